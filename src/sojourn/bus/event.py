@@ -1,0 +1,93 @@
+"""Events: facts about the past, as frozen pydantic models."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from sojourn.bus.errors import DefinitionError
+from sojourn.bus.naming import is_fact, suggest_fact
+from sojourn.bus.origin import calling_line
+from sojourn.bus.subjects import check_key
+
+
+class _KeyMark:
+    """Marks the field that says whose journey an event belongs to."""
+
+
+Key = Annotated[str, AfterValidator(check_key), _KeyMark()]
+"""The customer an event belongs to, the unit of order: any text of 1 to 512 bytes once escaped (`subjects.escape_key`)."""
+
+
+class EventSpec(NamedTuple):
+    """What the bus knows of an event class. ``type`` is the class's name, ``version`` that of its schema, from 1."""
+
+    type: str
+    version: int
+    key_field: str
+
+
+class Event(BaseModel):
+    """A fact that happened to one customer.
+
+    Subclasses are named in the past tense and have exactly one `Key` field::
+
+        class CartAbandoned(Event, version=2):
+            customer_id: Key
+            cart_value: Decimal
+
+    Class arguments: ``version`` of the schema, from 1; ``abstract=True`` for a base that is no event itself;
+    ``fact=True`` to vouch for a name that the past-tense check does not know. Raises `DefinitionError`.
+    """
+
+    # NaN and infinities have no JSON: refused when made, not when somebody reads them back.
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, validate_by_name=True, validate_by_alias=True)
+
+    __sojourn__: ClassVar[EventSpec | None] = None
+
+    def __init_subclass__(cls, *, version: int = 1, abstract: bool = False, fact: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+
+    @classmethod
+    def __pydantic_init_subclass__(
+        cls, *, version: int = 1, abstract: bool = False, fact: bool = False, **kwargs: Any
+    ) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        cls.__sojourn__ = None if abstract else _inspect(cls, version, fact)
+
+
+def spec_of(event: Event | type[Event]) -> EventSpec:
+    """The spec of an event or event class; `DefinitionError` for an abstract one."""
+    spec = event.__sojourn__
+    if spec is None:
+        name = event.__name__ if isinstance(event, type) else type(event).__name__
+        raise DefinitionError(f"{name} is an abstract base and no event: publish one of its subclasses")
+    return spec
+
+
+def key_of(event: Event) -> str:
+    """The customer that the event belongs to."""
+    key: str = getattr(event, spec_of(event).key_field)
+    return key
+
+
+def _inspect(cls: type[Event], version: int, fact: bool) -> EventSpec:
+    name = cls.__name__
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise DefinitionError(f"{calling_line()}: class {name}: version={version!r} is not a whole number from 1")
+    if not name.isascii() or not name.isidentifier() or not name[0].isupper():
+        raise DefinitionError(f"{calling_line()}: class {name}: an event's name becomes a subject: use CamelCase in ASCII")
+    if not fact and not is_fact(name):
+        raise DefinitionError(
+            f"{calling_line()}: class {name}: events are facts about the past, and {name!r} does not read as one. "
+            f"Say what happened ({suggest_fact(name)}?), or vouch for the name: class {name}(Event, fact=True)"
+        )
+    keys = [field for field, info in cls.model_fields.items() if any(isinstance(m, _KeyMark) for m in info.metadata)]
+    if len(keys) != 1:
+        found = f"has {len(keys)} ({', '.join(keys)})" if keys else "has none"
+        raise DefinitionError(
+            f"{calling_line()}: class {name}: an event belongs to one customer's journey, so exactly one field is a Key; "
+            f"this one {found}: customer_id: Key"
+        )
+    return EventSpec(name, version, keys[0])

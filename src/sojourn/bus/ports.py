@@ -1,0 +1,242 @@
+"""The ports between Sojourn and what carries its messages: small protocols, each with a NATS adapter and a twin.
+
+`Transport` is what an adapter offers: `Log` (store and read), `Consumers` (deliveries of durable consumers),
+`Buckets` (small shared facts) and the administration of streams. One contract suite runs on every adapter
+(``tests/bus/contract.py``). Sequences are stream sequences, counted by the server from 1; 0 means "before everything".
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+
+class Expectation(NamedTuple):
+    """What a writer believes of its lane: ``sequence`` is that of the last message matching ``filter`` (0: none).
+
+    The server compares filter *texts*, so all writers of a lane send the same one.
+    """
+
+    filter: str
+    sequence: int
+
+
+class Schedule(NamedTuple):
+    """Deliver the message to ``target``, a subject of the same stream, at ``at`` (aware, UTC; past times fire at once)."""
+
+    at: datetime
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One message to store.
+
+    With ``schedule`` it is held under ``subject`` (a later one there replaces it) until it fires. ``unschedule`` names a
+    timer subject whose pending message is dropped once this one is stored. ``message_id`` is for publishers only:
+    appends to a lane carry an expectation instead.
+    """
+
+    subject: str
+    payload: bytes
+    expect: Expectation | None = None
+    message_id: str | None = None
+    schedule: Schedule | None = None
+    unschedule: str | None = None
+
+
+class Receipt(NamedTuple):
+    """Where a message was stored. ``duplicate``: its id was stored before, at ``sequence``, and nothing was added."""
+
+    sequence: int
+    duplicate: bool = False
+
+
+class Stored(NamedTuple):
+    """One message as a stream holds it. ``timestamp``: when it was stored, in nanoseconds since the epoch, UTC."""
+
+    subject: str
+    sequence: int
+    payload: bytes
+    timestamp: int
+
+
+class Delivery(NamedTuple):
+    """One message as a durable consumer delivers it.
+
+    ``consumer_sequence`` counts this consumer's deliveries from 1 after each reset; a gap means that somebody else
+    was served. ``token`` is the adapter's own (on NATS the reply subject) and goes back in `Consumption.ack`.
+    """
+
+    subject: str
+    sequence: int
+    payload: bytes
+    timestamp: int
+    consumer_sequence: int
+    token: str
+
+
+class Log(Protocol):
+    """Stores and reads messages of streams."""
+
+    @property
+    def max_payload(self) -> int:
+        """The largest message (payload and headers together) that the server takes, in bytes."""
+
+    def send(self, stream: str, append: Append, done: Callable[[Receipt | Exception], None]) -> None:
+        """Stores one message, pipelined: returns at once, messages of one caller are stored in the order sent.
+
+        ``done`` is called exactly once, from the event loop: with a receipt, or with one of `ConcurrencyError`
+        (the expectation was wrong, or cannot be evaluated), `TooLargeError`, `PermissionDenied`, `TimedOutError`
+        (it may or may not be stored) and `UnavailableError` (likewise).
+        """
+
+    async def commit(self, stream: str, appends: Sequence[Append]) -> list[int]:
+        """Stores all of 1 to 1,000 messages or none, and returns their sequences, which are consecutive.
+
+        The whole batch costs one fsync. Raises `ConcurrencyError` (a lane has moved: ``actual`` is that lane's real
+        tail), `DuplicateError` (a member's message id is stored), `BusyError` (too many open batches), `TooLargeError`,
+        `PermissionDenied`, `TimedOutError` and `UnavailableError` (both: it may or may not be stored).
+        """
+
+    async def last(self, stream: str, filter: str) -> Stored | None:
+        """The newest message matching ``filter`` (wildcards allowed), read from the stream's leader: never stale."""
+
+    async def get(self, stream: str, sequence: int) -> Stored | None:
+        """The message with that sequence; None where there is none (any more)."""
+
+    async def read(self, stream: str, filter: str, start: int = 1, limit: int = 0) -> list[Stored]:
+        """Messages matching ``filter`` from ``start`` on, ascending; all there are where ``limit`` is 0."""
+
+    def follow(
+        self, stream: str, filter: str, *, start: int | datetime = 1, end: int | None = None
+    ) -> AsyncIterator[list[Stored]]:
+        """Messages matching ``filter`` from a sequence or moment on, in order, without gaps or repetition, in batches
+        as they come; survives reconnects. Ends after sequence ``end`` was passed (whether or not that one matches);
+        never where ``end`` is None. Makes no durable consumer."""
+
+
+class Consumption(Protocol):
+    """The open flow of one durable consumer."""
+
+    async def restart(self) -> None:
+        """Resets the consumer to its ack floor and pulls anew; the next delivery has consumer sequence 1.
+        Deliveries of before the reset no longer arrive."""
+
+    def ack(self, token: str) -> None:
+        """Closes one delivery. Fire and forget: an ack that is lost means a redelivery, which every reader meets."""
+
+    def progress(self, token: str) -> None:
+        """Tells the server that the delivery is still being worked on, which restarts its ack_wait."""
+
+    async def close(self) -> None:
+        """Stops pulling and waits until acks sent before have left. Not acked deliveries come again to the next owner."""
+
+
+class Consumers(Protocol):
+    """Durable pull consumers with explicit acks, unlimited deliveries and exactly one filter."""
+
+    async def ensure_consumer(self, stream: str, name: str, filter: str, *, start: int, max_ack_pending: int) -> None:
+        """Creates the consumer, to start at sequence ``start``, if it is not there; if it is, only its filter is
+        brought up to date (its position stays)."""
+
+    async def consumer_lag(self, stream: str, name: str) -> ConsumerLag | None:
+        """Position and lag as the server sees them; None where there is no such consumer."""
+
+    def consume(
+        self, stream: str, name: str, receive: Callable[[Delivery], None], broken: Callable[[str], None]
+    ) -> Consumption:
+        """Opens the flow; nothing comes before `Consumption.restart`. ``receive`` is called from the event loop for each
+        delivery and must not block. ``broken`` is called with a reason (reconnected, consumer gone, silence) whenever
+        deliveries may have been missed; the caller then restarts."""
+
+
+class ConsumerLag(NamedTuple):
+    """A durable consumer as the server sees it. Sequences are of the stream; ``pending`` counts messages not delivered yet."""
+
+    ack_floor: int
+    delivered: int
+    pending: int
+    in_flight: int
+
+
+class Entry(NamedTuple):
+    """One key of a bucket. ``revision`` is its stream sequence; ``value`` is None for a deleted or expired key."""
+
+    key: str
+    value: bytes | None
+    revision: int
+
+
+class Bucket(Protocol):
+    """A key-value bucket. Keys match ``[-/_=.a-zA-Z0-9]+`` and neither start nor end with a dot."""
+
+    async def get(self, key: str) -> Entry | None:
+        """The newest value, or None where there is none, or it was deleted or has expired."""
+
+    async def put(self, key: str, value: bytes, *, expect: int | None = None, ttl: int | None = None) -> int:
+        """Writes and returns the new revision. ``expect`` is the revision that must be the newest (0: no value yet,
+        deleted or expired ones included); otherwise `ConcurrencyError`. ``ttl`` in whole seconds, of this value only."""
+
+    async def delete(self, key: str, *, expect: int | None = None) -> None:
+        """Deletes the key; one that is not there is no error. ``expect`` as in `put`."""
+
+    async def entries(self, prefix: str = "") -> list[Entry]:
+        """All living entries whose key starts with ``prefix``, ordered by key."""
+
+    def watch(self, prefix: str = "") -> AsyncIterator[Entry]:
+        """Every change from now on, deletions and expiries included; survives reconnects without missing the newest
+        value of a key. First come all living entries."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """A stream to create: file storage, S2 compression, atomic batches, direct reads, schedules and TTLs, no limits.
+
+    ``log``: False for the stream of foreign documents, which needs neither batches nor schedules.
+    """
+
+    name: str
+    subjects: tuple[str, ...]
+    log: bool = True
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+class StreamState(NamedTuple):
+    """A stream as it is. ``first`` and ``last`` are sequences (first = last + 1 where it is empty)."""
+
+    first: int
+    last: int
+    messages: int
+    metadata: dict[str, str]
+
+
+class Streams(Protocol):
+    """The administration of streams."""
+
+    async def create_stream(self, spec: StreamSpec) -> None:
+        """Creates the stream; one of that name and the same subjects is left as it is. Raises `ConfigurationError`."""
+
+    async def stream_state(self, name: str) -> StreamState | None:
+        """The stream's state from its leader, or None."""
+
+    async def delete_stream(self, name: str) -> None:
+        """Deletes the stream and everything in it; one that is not there is no error."""
+
+    async def delete_messages(self, stream: str, sequences: Sequence[int]) -> None:
+        """Deletes single messages securely: their bytes are overwritten. Those already gone are no error."""
+
+    async def streams(self, prefix: str = "") -> list[str]:
+        """Names of the streams that start with ``prefix``, sorted."""
+
+
+class Transport(Log, Consumers, Streams, Protocol):
+    """Everything an adapter offers."""
+
+    async def bucket(self, name: str) -> Bucket:
+        """The bucket of that name, created where it is missing (file storage, one value per key, TTL markers)."""
+
+    async def close(self) -> None:
+        """Sends what is buffered and disconnects; open flows end, pending sends get a `ClosedError`."""
