@@ -12,13 +12,16 @@ class Clock(Protocol):
     @property
     def virtual(self) -> bool:
         """True where time passes only when somebody advances it; timers then live in a heap, not in the server."""
+        ...
 
     def now(self) -> datetime:
         """The present."""
+        ...
 
     def handling(self, event_time: datetime) -> datetime:
         """The moment at which an event of ``event_time`` counts as handled: the present on the wall clock,
         the event's own time on a virtual one, so that what agents see does not depend on the machine's speed."""
+        ...
 
 
 class WallClock:

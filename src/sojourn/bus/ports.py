@@ -84,6 +84,7 @@ class Log(Protocol):
     @property
     def max_payload(self) -> int:
         """The largest message (payload and headers together) that the server takes, in bytes."""
+        ...
 
     def send(self, stream: str, append: Append, done: Callable[[Receipt | Exception], None]) -> None:
         """Stores one message, pipelined: returns at once, messages of one caller are stored in the order sent.
@@ -92,6 +93,7 @@ class Log(Protocol):
         (the expectation was wrong, or cannot be evaluated), `TooLargeError`, `PermissionDenied`, `TimedOutError`
         (it may or may not be stored) and `UnavailableError` (likewise).
         """
+        ...
 
     async def commit(self, stream: str, appends: Sequence[Append]) -> list[int]:
         """Stores all of 1 to 1,000 messages or none, and returns their sequences, which are consecutive.
@@ -100,15 +102,19 @@ class Log(Protocol):
         tail), `DuplicateError` (a member's message id is stored), `BusyError` (too many open batches), `TooLargeError`,
         `PermissionDenied`, `TimedOutError` and `UnavailableError` (both: it may or may not be stored).
         """
+        ...
 
     async def last(self, stream: str, filter: str) -> Stored | None:
         """The newest message matching ``filter`` (wildcards allowed), read from the stream's leader: never stale."""
+        ...
 
     async def get(self, stream: str, sequence: int) -> Stored | None:
         """The message with that sequence; None where there is none (any more)."""
+        ...
 
     async def read(self, stream: str, filter: str, start: int = 1, limit: int = 0) -> list[Stored]:
         """Messages matching ``filter`` from ``start`` on, ascending; all there are where ``limit`` is 0."""
+        ...
 
     def follow(
         self, stream: str, filter: str, *, start: int | datetime = 1, end: int | None = None
@@ -116,6 +122,7 @@ class Log(Protocol):
         """Messages matching ``filter`` from a sequence or moment on, in order, without gaps or repetition, in batches
         as they come; survives reconnects. Ends after sequence ``end`` was passed (whether or not that one matches);
         never where ``end`` is None. Makes no durable consumer."""
+        ...
 
 
 class Consumption(Protocol):
@@ -124,15 +131,19 @@ class Consumption(Protocol):
     async def restart(self) -> None:
         """Resets the consumer to its ack floor and pulls anew; the next delivery has consumer sequence 1.
         Deliveries of before the reset no longer arrive."""
+        ...
 
     def ack(self, token: str) -> None:
         """Closes one delivery. Fire and forget: an ack that is lost means a redelivery, which every reader meets."""
+        ...
 
     def progress(self, token: str) -> None:
         """Tells the server that the delivery is still being worked on, which restarts its ack_wait."""
+        ...
 
     async def close(self) -> None:
         """Stops pulling and waits until acks sent before have left. Not acked deliveries come again to the next owner."""
+        ...
 
 
 class Consumers(Protocol):
@@ -141,9 +152,11 @@ class Consumers(Protocol):
     async def ensure_consumer(self, stream: str, name: str, filter: str, *, start: int, max_ack_pending: int) -> None:
         """Creates the consumer, to start at sequence ``start``, if it is not there; if it is, only its filter is
         brought up to date (its position stays)."""
+        ...
 
     async def consumer_lag(self, stream: str, name: str) -> ConsumerLag | None:
         """Position and lag as the server sees them; None where there is no such consumer."""
+        ...
 
     def consume(
         self, stream: str, name: str, receive: Callable[[Delivery], None], broken: Callable[[str], None]
@@ -151,6 +164,7 @@ class Consumers(Protocol):
         """Opens the flow; nothing comes before `Consumption.restart`. ``receive`` is called from the event loop for each
         delivery and must not block. ``broken`` is called with a reason (reconnected, consumer gone, silence) whenever
         deliveries may have been missed; the caller then restarts."""
+        ...
 
 
 class ConsumerLag(NamedTuple):
@@ -175,20 +189,25 @@ class Bucket(Protocol):
 
     async def get(self, key: str) -> Entry | None:
         """The newest value, or None where there is none, or it was deleted or has expired."""
+        ...
 
     async def put(self, key: str, value: bytes, *, expect: int | None = None, ttl: int | None = None) -> int:
         """Writes and returns the new revision. ``expect`` is the revision that must be the newest (0: no value yet,
         deleted or expired ones included); otherwise `ConcurrencyError`. ``ttl`` in whole seconds, of this value only."""
+        ...
 
     async def delete(self, key: str, *, expect: int | None = None) -> None:
         """Deletes the key; one that is not there is no error. ``expect`` as in `put`."""
+        ...
 
     async def entries(self, prefix: str = "") -> list[Entry]:
         """All living entries whose key starts with ``prefix``, ordered by key."""
+        ...
 
     def watch(self, prefix: str = "") -> AsyncIterator[Entry]:
         """Every change from now on, deletions and expiries included; survives reconnects without missing the newest
         value of a key. First come all living entries."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,18 +237,23 @@ class Streams(Protocol):
 
     async def create_stream(self, spec: StreamSpec) -> None:
         """Creates the stream; one of that name and the same subjects is left as it is. Raises `ConfigurationError`."""
+        ...
 
     async def stream_state(self, name: str) -> StreamState | None:
         """The stream's state from its leader, or None."""
+        ...
 
     async def delete_stream(self, name: str) -> None:
         """Deletes the stream and everything in it; one that is not there is no error."""
+        ...
 
     async def delete_messages(self, stream: str, sequences: Sequence[int]) -> None:
         """Deletes single messages securely: their bytes are overwritten. Those already gone are no error."""
+        ...
 
     async def streams(self, prefix: str = "") -> list[str]:
         """Names of the streams that start with ``prefix``, sorted."""
+        ...
 
 
 class Transport(Log, Consumers, Streams, Protocol):
@@ -237,6 +261,8 @@ class Transport(Log, Consumers, Streams, Protocol):
 
     async def bucket(self, name: str) -> Bucket:
         """The bucket of that name, created where it is missing (file storage, one value per key, TTL markers)."""
+        ...
 
     async def close(self) -> None:
         """Sends what is buffered and disconnects; open flows end, pending sends get a `ClosedError`."""
+        ...

@@ -72,28 +72,35 @@ class Turn(Protocol):
     @property
     def recorded(self) -> Recorded:
         """The cause."""
+        ...
 
     @property
     def now(self) -> datetime:
         """When the cause counts as handled (`Clock.handling`)."""
+        ...
 
     @property
     def attempt(self) -> int:
         """1 for the first call, counted in this process."""
+        ...
 
     @property
     def cause(self) -> Cause:
         """The cause, as what the handler publishes will name it."""
+        ...
 
     def id(self, *parts: str | int) -> str:
         """An identifier that is the same on every attempt of this handling, in every process."""
+        ...
 
     def timer(self, name: str) -> datetime | None:
         """When the open timer of that name is due; None where none is open."""
+        ...
 
     async def once(self, name: str, call: Callable[[], Awaitable[bytes]]) -> bytes:
         """The journalled result of ``name``: on the first attempt ``call``'s, made durable before this returns;
         afterwards the stored one. Names are unique within a turn."""
+        ...
 
 
 class Resident(Protocol):
@@ -102,13 +109,16 @@ class Resident(Protocol):
     def observe(self, recorded: Recorded) -> None:
         """Folds an envelope of this key, in stream order. Called for the processor's `Processor.folds` types, the cause itself
         included, before `run`. Raises `PermanentError` where the fold fails; the resident is then dropped."""
+        ...
 
     def acted(self, recorded: Recorded, cause: int) -> None:
         """Told of each action of this writer for this key once it is durable (``cause``: the sequence that it answers), and of
         the stored ones, in order, when the resident is opened. Its sequence may be above causes still to be handled."""
+        ...
 
     def run(self, turn: Turn) -> Output | Awaitable[Output]:
         """Handles a cause of one of the `Processor.handles` types."""
+        ...
 
 
 class Processor(Protocol):
@@ -120,10 +130,12 @@ class Processor(Protocol):
     @property
     def writer(self) -> str:
         """The name of its lanes; unique in the namespace."""
+        ...
 
     @property
     def group(self) -> str:
         """Whose position it shares; its own name unless it was given one."""
+        ...
 
     @property
     def version(self) -> int: ...
@@ -131,18 +143,22 @@ class Processor(Protocol):
     @property
     def start(self) -> Literal["now", "beginning"]:
         """Where a group that never ran before begins."""
+        ...
 
     @property
     def handles(self) -> Mapping[str, type[Event]]:
         """Event types that `Resident.run` is called for, by name."""
+        ...
 
     @property
     def folds(self) -> Mapping[str, type[Event]]:
         """Event types that its state is made of, by name."""
+        ...
 
     @property
     def publishes(self) -> Mapping[str, type[Event]]:
         """Event types it may put out as actions or set as timers, by name."""
+        ...
 
     @property
     def retry(self) -> Retry: ...
@@ -150,10 +166,13 @@ class Processor(Protocol):
     @property
     def timeout(self) -> timedelta:
         """The longest one call of a handler may take."""
+        ...
 
     @property
     def description(self) -> Mapping[str, Any]:
         """What the registry tells of it: JSON values."""
+        ...
 
     def open(self, key: str) -> Resident:
         """A resident for a key of which nothing is known yet."""
+        ...

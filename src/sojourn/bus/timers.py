@@ -16,9 +16,11 @@ class Timers(Protocol):
 
     def headers(self, append: Append) -> dict[str, str]:
         """Headers that the server needs to schedule or unschedule; empty where the heap does it."""
+        ...
 
     def stored(self, stream: str, appends: Iterable[Append]) -> None:
         """Told after the appends are durable."""
+        ...
 
 
 class JetStreamTimers:
