@@ -1,0 +1,1 @@
+"""Programs to read, run and copy: `examples.quickstart` in one page, `examples.retail` as a small shop."""
