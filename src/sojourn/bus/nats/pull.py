@@ -1,0 +1,246 @@
+"""Deliveries of durable consumers: Sojourn's own pull loop on nats-py's core connection."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from sojourn.bus.errors import ClosedError, SojournError
+from sojourn.bus.grammar import check_name
+from sojourn.bus.nats.connection import Connection
+from sojourn.bus.nats.faults import CONSUMER_EXISTS, NO_CONSUMER, NO_STREAM, RefusedError, meaning
+from sojourn.bus.ports import ConsumerLag, Delivery
+
+ACK_WAIT = 60.0
+"""Seconds until the server delivers again what was neither closed nor reported to be in progress."""
+BATCH = 64
+"""Messages of one pull request; two are open at a time, so that the server never waits for the next one."""
+EXPIRES = 30.0
+"""Seconds that a pull request waits at the server."""
+HEARTBEAT = 5.0
+"""Seconds of idleness after which the server says that the request is still waiting."""
+SILENCE = 2.2 * HEARTBEAT
+"""Seconds without message or heartbeat after which the flow counts as broken: two heartbeats were missed."""
+
+_NANO = 1_000_000_000
+
+
+class NatsConsumers:
+    """`sojourn.bus.ports.Consumers` over JetStream."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def ensure_consumer(self, stream: str, name: str, filter: str, *, start: int, max_ack_pending: int) -> None:
+        """Creates the consumer or brings its filter up to date. See `sojourn.bus.ports.Consumers.ensure_consumer`."""
+        config = {
+            "durable_name": check_name(name),
+            "name": name,
+            "ack_policy": "explicit",
+            "ack_wait": int(ACK_WAIT * _NANO),
+            "max_deliver": -1,
+            "max_ack_pending": max_ack_pending,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": max(start, 1),
+            "filter_subject": filter,
+        }
+        try:
+            if (info := await self._info(stream, name)) is None:
+                try:
+                    await self._create(stream, name, "create", config)
+                    return
+                except RefusedError as error:
+                    # Somebody else was faster, perhaps with another filter.
+                    if error.code != CONSUMER_EXISTS or (info := await self._info(stream, name)) is None:
+                        raise
+            there = info["config"]
+            if there.get("filter_subject") != filter or there.get("filter_subjects"):
+                there.pop("filter_subjects", None)
+                await self._create(stream, name, "update", there | {"filter_subject": filter})
+        except RefusedError as error:
+            raise meaning(error, f"consumer {name} of {stream}") from error
+
+    async def consumer_lag(self, stream: str, name: str) -> ConsumerLag | None:
+        """Position and lag as the server sees them, or None."""
+        try:
+            info = await self._info(stream, name)
+        except RefusedError as error:
+            raise meaning(error, f"consumer {name} of {stream}") from error
+        if info is None:
+            return None
+        return ConsumerLag(
+            info["ack_floor"]["stream_seq"],
+            info["delivered"]["stream_seq"],
+            info["num_pending"],
+            info["num_ack_pending"],
+        )
+
+    def consume(
+        self, stream: str, name: str, receive: Callable[[Delivery], None], broken: Callable[[str], None]
+    ) -> Pull:
+        """Opens the flow of a durable consumer. See `sojourn.bus.ports.Consumers.consume`."""
+        return Pull(self._connection, check_name(stream), check_name(name), receive, broken)
+
+    async def _info(self, stream: str, name: str) -> dict[str, Any] | None:
+        try:
+            return await self._connection.request(f"CONSUMER.INFO.{check_name(stream)}.{check_name(name)}")
+        except RefusedError as error:
+            if error.code in {NO_CONSUMER, NO_STREAM}:
+                return None
+            raise
+
+    async def _create(self, stream: str, name: str, action: str, config: dict[str, Any]) -> None:
+        document = {"stream_name": stream, "action": action, "config": config}
+        await self._connection.request(f"CONSUMER.CREATE.{stream}.{name}", document)
+
+
+class Pull:
+    """The open flow of one durable consumer (`sojourn.bus.ports.Consumption`).
+
+    Each `restart` has an inbox of its own, so nothing pulled before it can arrive after it.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        name: str,
+        receive: Callable[[Delivery], None],
+        broken: Callable[[str], None],
+    ) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._name = name
+        self._receive = receive
+        self._broken = broken
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
+        self._request = pull_request(BATCH)
+        self._inbox = ""
+        self._subscription: Subscription | None = None
+        self._requested = 0
+        self._delivered = 0
+        self._heard = True
+        self._running = False
+        self._closed = False
+        self._silence: asyncio.TimerHandle | None = None
+        connection.watchers[self] = self._on_state
+
+    async def restart(self) -> None:
+        """Resets the consumer to its ack floor and pulls anew. See `sojourn.bus.ports.Consumption.restart`.
+
+        Raises `UnavailableError` or `TimedOutError` (try again), `NotFoundError` where the consumer is gone,
+        `ClosedError` after `close`."""
+        if self._closed:
+            raise ClosedError(f"the flow of consumer {self._name} was closed")
+        await self._stop()
+        connection = self._connection
+        address = f"{self._stream}.{self._name}"
+        try:
+            # Asked first, because nobody answers the reset of a consumer that is not there (nats-server 2.15.1).
+            await connection.request(f"CONSUMER.INFO.{address}")
+            await connection.request(f"CONSUMER.RESET.{address}")
+        except RefusedError as error:
+            raise meaning(error, f"consumer {self._name} of {self._stream}") from error
+        self._inbox = connection.client.new_inbox()
+        self._subscription = await connection.subscribe(self._inbox, self._on_message)
+        self._requested = self._delivered = 0
+        self._heard = self._running = True
+        self._ask()
+        self._ask()
+        self._listen()
+
+    def ack(self, token: str) -> None:
+        """Closes one delivery; fire and forget."""
+        self._connection.post(token, b"+ACK")
+
+    def progress(self, token: str) -> None:
+        """Restarts the delivery's ack_wait; fire and forget."""
+        self._connection.post(token, b"+WPI")
+
+    async def close(self) -> None:
+        """Stops pulling and waits until acks sent before have left, or the connection is gone."""
+        if self._closed:
+            return
+        self._closed = True
+        self._connection.watchers.pop(self, None)
+        await self._stop()
+        try:
+            await self._connection.flush()
+        except SojournError:
+            return  # acks that did not leave mean redeliveries, as after any crash
+
+    async def _stop(self) -> None:
+        self._running = False
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await self._connection.unsubscribe(subscription)
+
+    def _ask(self) -> None:
+        self._requested += BATCH
+        self._connection.post(self._next, self._request, self._inbox)
+
+    async def _on_message(self, message: Msg) -> None:
+        if not self._running:
+            return
+        self._heard = True
+        token = message.reply
+        if not token:
+            self._on_status(message.headers or {})
+            return
+        parts = token.split(".")
+        # $JS.ACK.stream.consumer.delivered.sequence.consumer sequence.time.pending; with a domain and an account hash
+        # after ACK, and a random token at the end, since 2.12 where the server is configured so. Source: NATS ADR-15.
+        sequence, consumer_sequence, timestamp = parts[5:8] if len(parts) == 9 else parts[7:10]
+        self._delivered = int(consumer_sequence)
+        self._requested -= 1
+        if self._requested <= BATCH:
+            self._ask()
+        self._receive(Delivery(message.subject, int(sequence), message.data, int(timestamp), self._delivered, token))
+
+    def _on_status(self, headers: dict[str, str]) -> None:
+        status = headers.get("Status")
+        if status == "100":
+            # Deliveries of this consumer that did not come here went to somebody else.
+            if int(headers.get("Nats-Last-Consumer", self._delivered)) != self._delivered:
+                self._break("somebody else was served")
+        elif status in {"404", "408"}:
+            self._requested -= int(headers.get("Nats-Pending-Messages", 0))
+            while self._requested <= BATCH:
+                self._ask()
+        else:
+            self._break((headers.get("Description") or "").strip() or f"status {status}")
+
+    def _listen(self) -> None:
+        if not self._heard:
+            self._break("silence")
+            return
+        self._heard = False
+        self._silence = asyncio.get_running_loop().call_later(SILENCE, self._listen)
+
+    def _on_state(self, state: str) -> None:
+        # On "disconnected" nothing can be done yet: the flow is broken, and said to be so once a restart can succeed.
+        if state == "disconnected":
+            self._running = False
+        elif state in {"reconnected", "lost"} and self._subscription is not None:
+            self._break(state)
+
+    def _break(self, reason: str) -> None:
+        self._running = False
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+        self._broken(reason)
+
+
+def pull_request(batch: int) -> bytes:
+    """The body of a pull request for ``batch`` messages."""
+    document = {"batch": batch, "expires": int(EXPIRES * _NANO), "idle_heartbeat": int(HEARTBEAT * _NANO)}
+    return json.dumps(document).encode()
