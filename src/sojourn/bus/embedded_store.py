@@ -9,18 +9,19 @@ import errno
 import fcntl
 import json
 import os
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 SCHEMA = 1
 
-USERS_LOCK = "users.lock"
-SUPERVISOR_LOCK = "supervisor.lock"
-SERVER_LOCK = "server.lock"
-RECORD = "server.json"
-STORE_FACTS = "store.json"
-CONFIG = "nats-server.conf"
-SERVER_LOG = "nats-server.log"
-SUPERVISOR_LOG = "supervisor.log"
+USERS_LOCK = Path("users.lock")
+SUPERVISOR_LOCK = Path("supervisor.lock")
+SERVER_LOCK = Path("server.lock")
+RECORD = Path("server.json")
+STORE_FACTS = Path("store.json")
+CONFIG = Path("nats-server.conf")
+SERVER_LOG = Path("nats-server.log")
+SUPERVISOR_LOG = Path("supervisor.log")
 
 FailureKind = Literal["configuration", "unavailable", "port"]
 
@@ -59,11 +60,10 @@ class Record(NamedTuple):
         return int(self.url.rsplit(":", 1)[1])
 
 
-def read_record(path: str) -> Record | None:
+def read_record(path: Path) -> Record | None:
     """The record at ``path``, or None where there is none or it makes no sense. Raises `OtherSchema` and `OSError`."""
     try:
-        with open(path, "rb") as file:
-            fields = json.load(file)
+        fields = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     if not isinstance(fields, dict):
@@ -84,25 +84,25 @@ def read_record(path: str) -> Record | None:
         return None
 
 
-def write_atomically(path: str, fields: dict[str, Any]) -> None:
+def write_atomically(path: Path, fields: dict[str, Any]) -> None:
     """Replaces a JSON file, mode 0600; readers see the old content or the new. Raises `OSError`."""
-    draft = f"{path}.new"
+    draft = path.with_name(f"{path.name}.new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(fields, file, indent=1)
-    os.replace(draft, path)
+    draft.replace(path)
 
 
-def stamp(path: str) -> tuple[int, int] | None:
+def stamp(path: Path) -> tuple[int, int] | None:
     """Changes whenever the file is written or replaced; None where there is none."""
     try:
-        status = os.stat(path)
+        status = path.stat()
     except FileNotFoundError:
         return None
     return status.st_ino, status.st_mtime_ns
 
 
-def open_lock(path: str) -> int:
+def open_lock(path: Path) -> int:
     """Opens a lock file, which is never removed: a removed one would be held by one process and free to another."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
@@ -116,7 +116,7 @@ def take(descriptor: int, operation: int = fcntl.LOCK_EX) -> bool:
     return True
 
 
-def try_lock(path: str) -> int | None:
+def try_lock(path: Path) -> int | None:
     """A descriptor that holds the lock on ``path``, or None where somebody else does. Raises `OSError`."""
     descriptor = open_lock(path)
     try:
@@ -130,10 +130,10 @@ def try_lock(path: str) -> int | None:
     return None
 
 
-def same_file(descriptor: int, path: str) -> bool:
+def same_file(descriptor: int, path: Path) -> bool:
     """Whether the open file is still the one at ``path``, that is, nobody deleted or replaced it."""
     try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
     except (FileNotFoundError, NotADirectoryError):
         return False
 

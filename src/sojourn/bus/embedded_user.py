@@ -44,7 +44,7 @@ class User:
     """Holds its share of users.lock from `enter` to `leave`."""
 
     def __init__(self, store: Path, port: int, say: Callable[[str], None]) -> None:
-        self._store = str(store)
+        self._store = store
         self._port = port
         self._say = say
         self._share: int | None = None
@@ -55,16 +55,15 @@ class User:
     async def enter(self) -> Record:
         """Takes the share, then finds or starts the server. Raises `ConfigurationError` and `UnavailableError`."""
         try:
-            self._store = os.path.realpath(self._store)
             self._prepare()
             await self._take_share()
             record = self._record = await self._server()
         except Failure as failure:
             raise self._error(failure) from failure
         except OSError as error:
-            raise self._error(explain(error, self._store)) from error
+            raise self._error(explain(error, str(self._store))) from error
         except ValueError as error:
-            raise ConfigurationError(f"{self._store!r} cannot be the path of a store: {error}") from error
+            raise ConfigurationError(f"{str(self._store)!r} cannot be the path of a store: {error}") from error
         if self._port not in (0, record.port):
             raise ConfigurationError(
                 f"the server of the store {self._store} runs on port {record.port} already, not on {self._port}: "
@@ -89,34 +88,32 @@ class User:
                 self._say(f"the embedded server is gone: {error}; start this command again once that is mended")
                 return
             except OSError as error:
-                if trouble != (trouble := str(explain(error, self._store))):
+                if trouble != (trouble := str(explain(error, str(self._store)))):
                     self._say(f"the embedded server cannot be watched: {trouble}")
 
-    def _path(self, name: str) -> str:
-        return os.path.join(self._store, name)
-
     def _prepare(self) -> None:
-        os.makedirs(self._store, mode=0o700, exist_ok=True)
-        status = os.stat(self._store)
+        self._store = self._store.absolute()
+        self._store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = self._store.stat()
         if status.st_uid == os.geteuid() and status.st_mode & 0o077:
-            os.chmod(self._store, 0o700)
+            self._store.chmod(0o700)
         # The store holds a password and customers' data, which nobody means to commit.
         with suppress(FileExistsError):
-            ignore = os.open(self._path(".gitignore"), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with open(ignore, "w", encoding="utf-8") as file:
+            ignore = os.open(self._store / ".gitignore", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(ignore, "w", encoding="utf-8") as file:
                 file.write("*\n")
 
     async def _take_share(self) -> None:
         """Waits while a supervisor, which holds the lock exclusively, stops its server."""
         begun = time.monotonic()
         while True:
-            self._share = open_lock(self._path(USERS_LOCK))
+            self._share = open_lock(self._store / USERS_LOCK)
             while not take(self._share, fcntl.LOCK_SH):
                 if time.monotonic() - begun > _STOP_PATIENCE:
                     message = f"the last server of {self._store} does not stop: see {SUPERVISOR_LOG} there"
                     raise UnavailableError(message)
                 await asyncio.sleep(0.01)
-            if same_file(self._share, self._path(USERS_LOCK)):
+            if same_file(self._share, self._store / USERS_LOCK):
                 return
             self.leave()
             self._prepare()
@@ -125,12 +122,12 @@ class User:
         """The record of a server that answers; starts one where nobody else does. Raises as `enter`, and `OSError`."""
         begun = told = time.monotonic()
         while True:
-            lock = try_lock(self._path(SUPERVISOR_LOCK))
+            lock = try_lock(self._store / SUPERVISOR_LOCK)
             if lock is not None:
                 await self._start(lock, self._port)
             waited = time.monotonic() - begun
             try:
-                record = read_record(self._path(RECORD))
+                record = read_record(self._store / RECORD)
             except OtherSchema as error:
                 # Or one that is left over, and that the supervisor which is starting replaces in a moment.
                 if waited > 5:
@@ -172,16 +169,16 @@ class User:
         known = self._record
         if known is None or self._share is None:
             return
-        if not same_file(self._share, self._path(USERS_LOCK)):
+        if not same_file(self._share, self._store / USERS_LOCK):
             raise UnavailableError(f"its store {self._store} was deleted or replaced")
-        lock = try_lock(self._path(SUPERVISOR_LOCK))
+        lock = try_lock(self._store / SUPERVISOR_LOCK)
         if lock is not None:
             await self._replace_supervisor(lock)
-        current = stamp(self._path(RECORD))
+        current = stamp(self._store / RECORD)
         if current == self._stamp:
             return
         with suppress(OtherSchema):
-            record = read_record(self._path(RECORD))
+            record = read_record(self._store / RECORD)
             if record is None or record.failed is not None:
                 # Damaged: its supervisor writes it anew. Given up: its lock becomes free in a moment.
                 return
@@ -195,7 +192,7 @@ class User:
     async def _replace_supervisor(self, lock: int) -> None:
         """Starts a supervisor in place of one that was killed, unless it, or a machine that kills, has given up."""
         try:
-            record = read_record(self._path(RECORD))
+            record = read_record(self._store / RECORD)
         except OtherSchema:
             record = None
         now = time.monotonic()

@@ -28,6 +28,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from sojourn.bus.embedded_process import (
     HOST,
@@ -114,7 +115,7 @@ class Supervisor:
                 log("nats-server did not stop by itself and was killed")
         if same_file(self._users, USERS_LOCK):
             try:
-                os.unlink(RECORD)
+                RECORD.unlink()
             except OSError as error:
                 log(f"{RECORD} stays behind: {error}")
         log("stopped")
@@ -164,7 +165,7 @@ class Supervisor:
                 os.kill(pid, wanted)
                 told = wanted
             if waited > 2 * STOP_PATIENCE:
-                message = f"process {pid}, the server of an earlier run, holds the store {os.getcwd()}: end it first"
+                message = f"process {pid}, the server of an earlier run, holds the store {Path.cwd()}: end it first"
                 raise Failure("unavailable", message)
             self._pause(0.01)
 
@@ -225,7 +226,7 @@ class Supervisor:
         return record._replace(
             server_pid=self._server.pid,
             version=str(info.get("version")),
-            started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            started=_now(),
         )
 
     def _write_record(self, record: Record) -> None:
@@ -234,8 +235,8 @@ class Supervisor:
 
     def _keep_alive(self) -> None:
         """Restarts a server that has died; repairs a server.json that was damaged."""
-        assert self._record is not None
-        record = self._record
+        if (record := self._record) is None:
+            return
         if end := self._server.end:
             log(f"nats-server (pid {self._server.pid}) {end}")
             record = self._restart(record)
@@ -277,7 +278,12 @@ def _new_record() -> Record:
 
 def log(text: str) -> None:
     """One line for supervisor.log, which is this program's standard error."""
-    print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} [{os.getpid()}] {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"{_now()} [{os.getpid()}] {text}\n")
+    sys.stderr.flush()
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def main(store: str, binary: str, port: str, lock: str, report: str) -> None:
