@@ -3,6 +3,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Said here and not in the script, which an old Python may not even be able to read.
+NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	"Sojourn needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 
 .PHONY: help demo replay test check check-style check-types check-imports check-tree check-package prove lock clean
 .DEFAULT_GOAL := help
@@ -62,7 +65,9 @@ clean:
 
 # A stamp is written last, so that an interrupted installation does not look finished.
 .venv/.run .venv/.dev: .venv/.%: pyproject.toml requirements/%.txt requirements/uv.txt tools/environment.py
+	@$(NEW_ENOUGH)
 	@$(PYTHON) tools/environment.py $*
 
 .venv/.replay: requirements/replay.txt requirements/uv.txt tools/environment.py | .venv/.run
+	@$(NEW_ENOUGH)
 	@$(PYTHON) tools/environment.py replay

@@ -86,9 +86,6 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 11):  # noqa: UP036  # this script is what an older Python meets first
-        found = f"{sys.executable} is Python {sys.version.split()[0]}"
-        raise SystemExit(f"Sojourn needs Python 3.11 or newer, and {found}. Name another one: make PYTHON=python3.12 …")
     if len(sys.argv) != 2 or sys.argv[1] not in {"run", "dev", "replay"}:
         raise SystemExit("usage: python3 tools/environment.py run|dev|replay")
     main(sys.argv[1])
