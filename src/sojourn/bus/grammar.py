@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable
 
 from sojourn.bus.errors import ConfigurationError, PermanentError, TooLargeError
-from sojourn.bus.ports import Append
-
-MAX_BATCH = 1_000
-"""Members of one atomic batch. Source: nats-server 2.12, `streamMaxAtomicBatchSize`."""
 
 MAX_SUBJECT = 3_500
 """Bytes of a subject: with the reply subject and two lengths it has to fit the server's control line of 4,096 bytes;
@@ -36,29 +31,6 @@ def check_subject(subject: str) -> None:
         )
 
 
-def check_append(append: Append) -> None:
-    """Raises `PermanentError` or `TooLargeError` where the append's subjects cannot be stored under."""
-    check_subject(append.subject)
-    if append.schedule is not None:
-        check_subject(append.schedule.target)
-    if append.unschedule is not None:
-        check_subject(append.unschedule)
-
-
-def check_batch(appends: Sequence[Append]) -> None:
-    """Raises `PermanentError` or `TooLargeError` where the appends cannot be one atomic batch."""
-    if not 1 <= len(appends) <= MAX_BATCH:
-        raise PermanentError(f"a batch has 1 to {MAX_BATCH} messages, not {len(appends)}; split it")
-    timers: set[str] = set()
-    for append in appends:
-        check_append(append)
-        if append.schedule is not None:
-            # nats-server 2.15.1 answers with error 10111, "batch rollup sub invalid".
-            if append.subject in timers:
-                raise PermanentError(f"the batch sets the timer {append.subject} twice; set it once")
-            timers.add(append.subject)
-
-
 def check_name(name: str) -> str:
     """The name of a stream, consumer or bucket, unchanged. Raises `ConfigurationError`."""
     if not _NAME.fullmatch(name):
@@ -75,15 +47,35 @@ def check_key(key: str) -> str:
     return key
 
 
-@lru_cache(maxsize=4_096)
 def matcher(filter: str) -> Callable[[str], bool]:
-    """A function that tells whether a subject matches ``filter`` (``*``: one token, a last ``>``: one or more)."""
+    """A function that tells whether a subject matches ``filter`` (``*``: one token, a last ``>``: one or more).
+
+    Cheap to make, since every lane has a filter of its own."""
     if "*" not in filter and ">" not in filter:
         return filter.__eq__
     tokens = filter.split(".")
-    tail = tokens[-1] == ">"
-    pattern = r"\.".join("[^.]+" if token == "*" else re.escape(token) for token in (tokens[:-1] if tail else tokens))
-    if tail:
-        pattern += r"\..+" if pattern else ".+"
-    compiled = re.compile(pattern, re.DOTALL)
-    return lambda subject: compiled.fullmatch(subject) is not None
+    length = len(tokens)
+    open_ended = tokens[-1] == ">"
+    literals = [(place, token) for place, token in enumerate(tokens) if token not in {"*", ">"}]
+
+    def matches(subject: str) -> bool:
+        found = subject.split(".")
+        if len(found) < length or (len(found) > length and not open_ended):
+            return False
+        for place, token in literals:  # noqa: SIM110 - twice as fast as all(), on the twin's hottest path
+            if found[place] != token:
+                return False
+        return True
+
+    return matches
+
+
+def overlaps(one: str, other: str) -> bool:
+    """True where some subject matches both filters."""
+    left, right = one.split("."), other.split(".")
+    for a, b in zip(left, right, strict=False):
+        if ">" in (a, b):
+            return True
+        if a != b and "*" not in (a, b):
+            return False
+    return len(left) == len(right)

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from nats.aio.msg import Msg
 
+from sojourn.bus.appends import conflict
 from sojourn.bus.errors import (
     BusyError,
-    ConcurrencyError,
     ConfigurationError,
     DuplicateError,
     NotFoundError,
@@ -20,7 +20,7 @@ from sojourn.bus.errors import (
     TooLargeError,
     UnavailableError,
 )
-from sojourn.bus.ports import Append, Expectation
+from sojourn.bus.ports import Append
 
 NO_MESSAGE: Final = 10037
 NO_CONSUMER: Final = 10014
@@ -67,7 +67,8 @@ def meaning(error: RefusedError, what: str, appends: Iterable[Append] = ()) -> S
     """The error for a caller who wanted something of ``what``, a stream or consumer; perhaps to store ``appends``."""
     text = f"{what}: {error}"
     if error.code in WRONG_SEQUENCE:
-        return _concurrency(error, what, [append.expect for append in appends if append.expect is not None])
+        found = _SEQUENCE.search(error.description)
+        return conflict(what, appends, int(found.group(1)) if found else None)
     if error.code == _DUPLICATE:
         return DuplicateError(f"{text}; leave the member out whose message id is stored")
     if error.code in _BUSY:
@@ -84,17 +85,3 @@ def meaning(error: RefusedError, what: str, appends: Iterable[Append] = ()) -> S
     if 10174 <= error.code <= 10190:
         return PermanentError(text)
     return ConfigurationError(text)
-
-
-def _concurrency(error: RefusedError, what: str, expected: list[Expectation]) -> ConcurrencyError:
-    found = _SEQUENCE.search(error.description)
-    actual = int(found.group(1)) if found else None
-    # A batch names no member; where only one expectation was sent, it is that one.
-    only = expected[0] if len(set(expected)) == 1 else None
-    lane = f" of {only.filter}, expected {only.sequence}" if only else ""
-    return ConcurrencyError(
-        f"{what}: somebody else wrote first: the tail{lane} is {actual if actual is not None else 'not told'}",
-        expected=only.sequence if only else None,
-        actual=actual,
-        filter=only.filter if only else None,
-    )

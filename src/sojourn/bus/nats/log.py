@@ -14,8 +14,9 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
+from sojourn.bus.appends import check_append, check_batch
 from sojourn.bus.errors import DuplicateError, SojournError, TimedOutError, UnavailableError
-from sojourn.bus.grammar import check_append, check_batch, check_name
+from sojourn.bus.grammar import check_name
 from sojourn.bus.nats.connection import Connection, resolving
 from sojourn.bus.nats.faults import NO_MESSAGE, RefusedError, answer, meaning
 from sojourn.bus.nats.follow import follow

@@ -156,7 +156,7 @@ async def _check_server(connection: Connection) -> None:
             f"{found} is too old: Sojourn needs {OLDEST[0]}.{OLDEST[1]} or newer; upgrade the server"
         )
     # nats-py keeps what the server says of itself to itself; JetStream without headers would refuse every append.
-    if not client._server_info.get("headers", False):
+    if not client._server_info.get("headers", False):  # noqa: SLF001
         raise ConfigurationError(
             f"{found} has message headers switched off; remove no_header_support from its settings"
         )
