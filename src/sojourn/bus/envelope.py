@@ -1,9 +1,9 @@
 """The envelope: an event and its metadata, on the wire a CloudEvents 1.0 document in structured JSON mode.
 
 Any CloudEvents SDK reads it, any NATS client writes it. Sojourn's own metadata are extension attributes:
-``correlationid`` (the whole journey of causes), ``causationid`` and ``causeseq`` (id and stream sequence of the one envelope
-that caused this one), ``causetype``, ``hops`` (causal depth), ``kind``, ``schemaversion``, ``timergen``, ``traceparent``.
-Source: CloudEvents 1.0.2, core and JSON format.
+``correlationid`` (the whole journey of causes), ``causationid`` and ``causeseq`` (id and stream sequence of the one
+envelope that caused this one), ``causetype``, ``hops`` (causal depth), ``kind``, ``schemaversion``, ``timergen``,
+``traceparent``. Source: CloudEvents 1.0.2, core and JSON format.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from sojourn.bus.event import Event, spec_of
 E = TypeVar("E", bound=Event, covariant=True)
 
 MAX_HOPS = 32
-"""The deepest chain of causes: an envelope beyond it is dead-lettered, so two agents cannot trigger each other for ever."""
+"""The deepest chain of causes: an envelope beyond it is dead-lettered, so two agents cannot trigger each other for
+ever."""
 
 Text = Annotated[str, Field(min_length=1, max_length=2048)]
 
@@ -29,8 +30,8 @@ Text = Annotated[str, Field(min_length=1, max_length=2048)]
 class Envelope(BaseModel, Generic[E]):
     """An event with its metadata. ``key`` is the customer; ``time`` is when it happened, aware.
 
-    ``causation_id`` and ``cause_sequence`` are None for behaviour, which nothing on this bus caused. ``kind`` is ``event``, ``out``
-    (an action) or ``due`` (a timer that fired, with its ``timer_generation``).
+    ``causation_id`` and ``cause_sequence`` are None for behaviour, which nothing on this bus caused. ``kind`` is
+    ``event``, ``out`` (an action) or ``due`` (a timer that fired, with its ``timer_generation``).
     """
 
     model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True)
@@ -66,9 +67,7 @@ class Cause(NamedTuple):
 
 def cause_of(envelope: Envelope[Event], sequence: int | None) -> Cause:
     """The envelope as the cause of the next; ``sequence`` is its place in its stream."""
-    return Cause(
-        envelope.id, envelope.type, envelope.correlation_id, sequence, envelope.hops, envelope.traceparent
-    )
+    return Cause(envelope.id, envelope.type, envelope.correlation_id, sequence, envelope.hops, envelope.traceparent)
 
 
 def encode(
@@ -117,7 +116,8 @@ def encode(
 def decode(payload: bytes, cls: type[Event]) -> Envelope[Event]:
     """The envelope in a stored document whose type is known to be that of ``cls``.
 
-    Raises `DecodeError` (no CloudEvents document), `SchemaError` (its data does not fit) and `UnknownTypeError` (a newer version).
+    Raises `DecodeError` (no CloudEvents document), `SchemaError` (its data does not fit) and `UnknownTypeError` (a
+    newer version).
     """
     try:
         envelope = _model(cls).model_validate_json(payload)
@@ -126,8 +126,8 @@ def decode(payload: bytes, cls: type[Event]) -> Envelope[Event]:
     spec = spec_of(cls)
     if envelope.schema_version > spec.version:
         raise UnknownTypeError(
-            f"{spec.type} version {envelope.schema_version} is newer than version {spec.version}, which this code knows: "
-            "update the code that reads it",
+            f"{spec.type} version {envelope.schema_version} is newer than version {spec.version}, "
+            "which this code knows: update the code that reads it",
             type=spec.type,
         )
     return envelope

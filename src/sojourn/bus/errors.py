@@ -12,6 +12,7 @@ SojournError
 │   ├── TooLargeError           a message beyond the server's limit
 │   ├── DefinitionError         an event, journey or agent class that cannot work; names class and line
 │   └── HandlerError            a handler broke its contract (wrong type, another customer's event …)
+├── PublishError                one event of a pipelined publisher was not stored (event, reason)
 ├── ConcurrencyError            somebody else wrote first (expected, actual)
 ├── DuplicateError              a message with this id is stored already
 ├── NotFoundError               the named thing does not exist
@@ -78,6 +79,15 @@ class DefinitionError(PermanentError):
 
 class HandlerError(PermanentError):
     """A handler broke its contract: a wrong type, another customer's event, a missing timer handler."""
+
+
+class PublishError(SojournError):
+    """One event of a pipelined publisher was not stored. ``event`` is the event, ``reason`` the error that says why."""
+
+    def __init__(self, message: str, *, event: object, reason: Exception) -> None:
+        super().__init__(message)
+        self.event = event
+        self.reason = reason
 
 
 class ConcurrencyError(SojournError):

@@ -17,7 +17,8 @@ class _KeyMark:
 
 
 Key = Annotated[str, AfterValidator(check_key), _KeyMark()]
-"""The customer an event belongs to, the unit of order: any text of 1 to 512 bytes once escaped (`subjects.escape_key`)."""
+"""The customer an event belongs to, the unit of order: any text of 1 to 512 bytes once escaped
+(`subjects.escape_key`)."""
 
 
 class EventSpec(NamedTuple):
@@ -77,7 +78,9 @@ def _inspect(cls: type[Event], version: int, fact: bool) -> EventSpec:
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise DefinitionError(f"{calling_line()}: class {name}: version={version!r} is not a whole number from 1")
     if not name.isascii() or not name.isidentifier() or not name[0].isupper():
-        raise DefinitionError(f"{calling_line()}: class {name}: an event's name becomes a subject: use CamelCase in ASCII")
+        raise DefinitionError(
+            f"{calling_line()}: class {name}: an event's name becomes a subject: use CamelCase in ASCII"
+        )
     if not fact and not is_fact(name):
         raise DefinitionError(
             f"{calling_line()}: class {name}: events are facts about the past, and {name!r} does not read as one. "
@@ -87,7 +90,7 @@ def _inspect(cls: type[Event], version: int, fact: bool) -> EventSpec:
     if len(keys) != 1:
         found = f"has {len(keys)} ({', '.join(keys)})" if keys else "has none"
         raise DefinitionError(
-            f"{calling_line()}: class {name}: an event belongs to one customer's journey, so exactly one field is a Key; "
-            f"this one {found}: customer_id: Key"
+            f"{calling_line()}: class {name}: an event belongs to one customer's journey, "
+            f"so exactly one field is a Key; this one {found}: customer_id: Key"
         )
     return EventSpec(name, version, keys[0])

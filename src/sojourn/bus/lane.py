@@ -1,7 +1,8 @@
 """Lanes: what one writer has done for one customer, and the appends that extend it.
 
-A lane is the messages matching ``{ns}.*.{p}.{key}.act.{writer}.>``: public actions in the log, and records in the ``lane`` room.
-Each carries the sequence of its cause; every cause up to the highest closed one is handled. All functions here are pure.
+A lane is the messages matching ``{ns}.*.{p}.{key}.act.{writer}.>``: public actions in the log, and records in the
+``lane`` room. Each carries the sequence of its cause; every cause up to the highest closed one is handled. All
+functions here are pure.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from pydantic import JsonValue
 from pydantic_core import from_json
 
 from sojourn.bus.envelope import Cause, encode, format_time
@@ -85,8 +87,8 @@ class Writer:
 class Change:
     """Appends that extend a lane, and what the lane is once they are durable.
 
-    ``lane_members`` counts the leading appends that belong to the lane; those after it are timers. ``actions`` of them, the first
-    ones, are public.
+    ``lane_members`` counts the leading appends that belong to the lane; those after it are timers. ``actions`` of
+    them, the first ones, are public.
     """
 
     appends: list[Append]
@@ -108,7 +110,8 @@ class Change:
 def output_change(
     writer: Writer, at: Address, lane: Lane, cause: Cause, output: Output, now: datetime, *, fired: str | None = None
 ) -> Change:
-    """The appends of an output: its actions, then where timers are involved a record of all that are open, then the timers.
+    """The appends of an output: its actions, then where timers are involved a record of all that are open, then the
+    timers.
 
     ``fired`` names the timer whose message is the cause: its record closes it, unless the output sets it anew.
     """
@@ -147,7 +150,7 @@ def output_change(
     return Change(appends, members, actions, cause.sequence, generation, timers)
 
 
-def once_change(writer: Writer, at: Address, lane: Lane, cause: int, name: str, result: Any) -> Append:
+def once_change(writer: Writer, at: Address, lane: Lane, cause: int, name: str, result: JsonValue) -> Append:
     """A journalled result of a cause that is still being handled."""
     document = {"kind": "once", "cause": cause, "closed": lane.closed, "name": name, "result": result}
     return _record(writer, at, Expectation(writer.namespace.lane_filter(at, writer.name), lane.tail), "once", document)
@@ -164,14 +167,21 @@ def dead_change(
 
 
 def _records(
-    writer: Writer, at: Address, expect: Expectation, cause: int, timers: dict[str, OpenTimer], generation: int,
-    now: datetime, cancelled: list[str],
-) -> Iterable[Append]:  # fmt: skip
+    writer: Writer,
+    at: Address,
+    expect: Expectation,
+    cause: int,
+    timers: dict[str, OpenTimer],
+    generation: int,
+    now: datetime,
+    cancelled: list[str],
+) -> Iterable[Append]:
     document = {"kind": "out", "cause": cause, "time": format_time(now), **_table(timers, generation)}
     payload = json.dumps(document).encode()
     subject = writer.namespace.record(at, writer.name, "out")
     # A message cancels one timer: each further one takes another copy of the record, which says the same.
-    for name in cancelled or [None]:
+    copies: list[str | None] = [*cancelled] or [None]
+    for name in copies:
         unschedule = writer.namespace.timer(at, writer.name, name) if name is not None else None
         yield Append(subject, payload, expect, unschedule=unschedule)
 
@@ -193,7 +203,12 @@ def _schedule(writer: Writer, at: Address, timer: SetTimer, generation: int, cau
         timer.event,
         # The same for a timer that the server fires twice.
         id=derived_id("timer", namespace.name, at.token, writer.name, timer.name, generation),
-        source=writer.source, key=at.key, time=timer.at, cause=cause, kind="due", timer_generation=generation,
-    )  # fmt: skip
+        source=writer.source,
+        key=at.key,
+        time=timer.at,
+        cause=cause,
+        kind="due",
+        timer_generation=generation,
+    )
     target = namespace.due(at, writer.name, timer.name)
     return Append(namespace.timer(at, writer.name, timer.name), payload, schedule=Schedule(timer.at, target))

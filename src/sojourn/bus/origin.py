@@ -12,7 +12,8 @@ _FRAMEWORK = ("sojourn.", "pydantic", "typing", "abc", "functools")
 
 
 def calling_line() -> str:
-    """``file:line`` of the nearest caller outside Sojourn and pydantic: for a class under construction, its statement."""
+    """``file:line`` of the nearest caller outside Sojourn and pydantic: for a class under construction, its
+    statement."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_FRAMEWORK):
         frame = frame.f_back
@@ -23,7 +24,9 @@ def line_of(thing: type | Callable[..., Any]) -> str:
     """``file:line`` at which a class or function begins; its module where the source cannot be read."""
     try:
         lines, number = inspect.getsourcelines(thing)
-        skipped = next((i for i, line in enumerate(lines) if line.lstrip().startswith(("def ", "async def ", "class "))), 0)
+        skipped = next(
+            (i for i, line in enumerate(lines) if line.lstrip().startswith(("def ", "async def ", "class "))), 0
+        )
         return f"{_short(inspect.getsourcefile(thing) or thing.__module__)}:{number + skipped}"
     except (OSError, TypeError):
         return thing.__module__

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+ACK_WAIT = 60.0
+"""Seconds after which the server delivers again what was neither acked nor reported as in progress."""
+
 
 class Expectation(NamedTuple):
     """What a writer believes of its lane: ``sequence`` is that of the last message matching ``filter`` (0: none).
@@ -24,7 +27,8 @@ class Expectation(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """Deliver the message to ``target``, a subject of the same stream, at ``at`` (aware, UTC; past times fire at once)."""
+    """Deliver the message to ``target``, a subject of the same stream, at ``at`` (aware, UTC; past times fire at
+    once)."""
 
     at: datetime
     target: str
@@ -34,8 +38,8 @@ class Schedule(NamedTuple):
 class Append:
     """One message to store.
 
-    With ``schedule`` it is held under ``subject`` (a later one there replaces it) until it fires. ``unschedule`` names a
-    timer subject whose pending message is dropped once this one is stored. ``message_id`` is for publishers only:
+    With ``schedule`` it is held under ``subject`` (a later one there replaces it) until it fires. ``unschedule`` names
+    a timer subject whose pending message is dropped once this one is stored. ``message_id`` is for publishers only:
     appends to a lane carry an expectation instead.
     """
 
@@ -142,7 +146,8 @@ class Consumption(Protocol):
         ...
 
     async def close(self) -> None:
-        """Stops pulling and waits until acks sent before have left. Not acked deliveries come again to the next owner."""
+        """Stops pulling and waits until acks sent before have left. Not acked deliveries come again to the next
+        owner."""
         ...
 
 
@@ -161,14 +166,15 @@ class Consumers(Protocol):
     def consume(
         self, stream: str, name: str, receive: Callable[[Delivery], None], broken: Callable[[str], None]
     ) -> Consumption:
-        """Opens the flow; nothing comes before `Consumption.restart`. ``receive`` is called from the event loop for each
-        delivery and must not block. ``broken`` is called with a reason (reconnected, consumer gone, silence) whenever
-        deliveries may have been missed; the caller then restarts."""
+        """Opens the flow; nothing comes before `Consumption.restart`. ``receive`` is called from the event loop for
+        each delivery and must not block. ``broken`` is called with a reason (reconnected, consumer gone, silence)
+        whenever deliveries may have been missed; the caller then restarts."""
         ...
 
 
 class ConsumerLag(NamedTuple):
-    """A durable consumer as the server sees it. Sequences are of the stream; ``pending`` counts messages not delivered yet."""
+    """A durable consumer as the server sees it. Sequences are of the stream; ``pending`` counts messages not delivered
+    yet."""
 
     ack_floor: int
     delivered: int
@@ -193,7 +199,8 @@ class Bucket(Protocol):
 
     async def put(self, key: str, value: bytes, *, expect: int | None = None, ttl: int | None = None) -> int:
         """Writes and returns the new revision. ``expect`` is the revision that must be the newest (0: no value yet,
-        deleted or expired ones included); otherwise `ConcurrencyError`. ``ttl`` in whole seconds, of this value only."""
+        deleted or expired ones included); otherwise `ConcurrencyError`. ``ttl`` in whole seconds, of this value
+        only."""
         ...
 
     async def delete(self, key: str, *, expect: int | None = None) -> None:

@@ -1,7 +1,8 @@
 """The port between the bus and what runs on it: agents, sagas and projections are processors.
 
-The partition worker delivers a key's envelopes in order, one at a time; a `Processor` opens a `Resident` per key, which folds what
-it is shown and turns a cause into an `Output`. The worker makes that output durable, exactly once, before the key goes on.
+The partition worker delivers a key's envelopes in order, one at a time; a `Processor` opens a `Resident` per key,
+which folds what it is shown and turns a cause into an `Output`. The worker makes that output durable, exactly once,
+before the key goes on.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class CancelTimer(NamedTuple):
 
 @dataclass(slots=True)
 class Output:
-    """What a processor did about one cause: stored all together, or not at all. Timers in the order they were asked for."""
+    """What a processor did about one cause: stored all together, or not at all. Timers in the order they were asked
+    for."""
 
     events: list[Event] = field(default_factory=list)
     timers: list[SetTimer | CancelTimer] = field(default_factory=list)
@@ -58,7 +60,8 @@ NOTHING = Output()
 class Retry:
     """How often and how fast a handler that raised a transient error is called again, holding only its key.
 
-    ``attempts`` counts the first call; waits double from ``initial`` up to ``maximum``, each with up to half of itself as jitter.
+    ``attempts`` counts the first call; waits double from ``initial`` up to ``maximum``, each with up to half of itself
+    as jitter.
     """
 
     attempts: int = 5
@@ -107,13 +110,15 @@ class Resident(Protocol):
     """What a processor keeps in memory of one key. Dropped at any time, and opened anew from the log."""
 
     def observe(self, recorded: Recorded) -> None:
-        """Folds an envelope of this key, in stream order. Called for the processor's `Processor.folds` types, the cause itself
-        included, before `run`. Raises `PermanentError` where the fold fails; the resident is then dropped."""
+        """Folds an envelope of this key, in stream order. Called for the processor's `Processor.folds` types, the
+        cause itself included, before `run`. Raises `PermanentError` where the fold fails; the resident is then
+        dropped."""
         ...
 
     def acted(self, recorded: Recorded, cause: int) -> None:
-        """Told of each action of this writer for this key once it is durable (``cause``: the sequence that it answers), and of
-        the stored ones, in order, when the resident is opened. Its sequence may be above causes still to be handled."""
+        """Told of each action of this writer for this key once it is durable (``cause``: the sequence that it
+        answers), and of the stored ones, in order, when the resident is opened. Its sequence may be above causes still
+        to be handled."""
         ...
 
     def run(self, turn: Turn) -> Output | Awaitable[Output]:

@@ -1,7 +1,7 @@
 """The grammar of subjects: where a customer's events, actions, lanes and timers live.
 
-``{ns}.{room}.{p}.{key}.…``, where the room is ``log``, ``lane`` or ``timer``, ``p`` the partition of the escaped key. See
-docs/design.md, section 4, for the whole table.
+``{ns}.{room}.{p}.{key}.…``, where the room is ``log``, ``lane`` or ``timer``, ``p`` the partition of the escaped key.
+See docs/design.md, section 4, for the whole table.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _ESCAPED = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+")
 def escape_key(key: str) -> str:
     """The key as one subject token: letters, digits, ``_`` and ``-`` stay, any other byte of its UTF-8 becomes ``=XX``.
 
-    Reversible by `unescape_key`. Raises `ValueError` for a key that is empty, longer than 512 bytes escaped, or no Unicode text.
+    Reversible by `unescape_key`. Raises `ValueError` for a key that is empty, longer than 512 bytes escaped, or no
+    Unicode text.
     """
     if _PLAIN.fullmatch(key):
         token = key
@@ -89,8 +90,8 @@ class Address(NamedTuple):
 class LogSubject(NamedTuple):
     """A subject of the log, taken apart.
 
-    ``family`` is ``evt``, ``due``, ``redrive`` or ``act``; ``writer`` is whose it is (of a due or redriven message: whom it is
-    for), None for behaviour; ``name`` is the event type, the timer's name or the dead letter's sequence.
+    ``family`` is ``evt``, ``due``, ``redrive`` or ``act``; ``writer`` is whose it is (of a due or redriven message:
+    whom it is for), None for behaviour; ``name`` is the event type, the timer's name or the dead letter's sequence.
     """
 
     partition: int
@@ -120,8 +121,8 @@ def parse_log_subject(subject: str) -> LogSubject | None:
 class Namespace:
     """One bus among several on a server: its name, and how its customers are spread.
 
-    ``partitions`` is the unit of ownership by workers, ``shards`` the unit of storage and of fsync; both are fixed when the
-    namespace is created. Raises `ConfigurationError` for an unusable name.
+    ``partitions`` is the unit of ownership by workers, ``shards`` the unit of storage and of fsync; both are fixed
+    when the namespace is created. Raises `ConfigurationError` for an unusable name.
     """
 
     name: str = "sojourn"
@@ -204,7 +205,8 @@ class Namespace:
         return f"{self.name}.log.{at.partition}.{at.token}.>"
 
     def partition_filter(self, partition: int, *, actions: bool) -> str:
-        """What a group's consumer of a partition sees: behaviour, or everything where it reads other writers' actions."""
+        """What a group's consumer of a partition sees: behaviour, or everything where it reads other writers'
+        actions."""
         return f"{self.name}.log.{partition}.>" if actions else f"{self.name}.log.{partition}.*.evt.>"
 
     def cursor(self, relay: str, shard: int) -> str:

@@ -53,7 +53,8 @@ class DueTimer(NamedTuple):
 
 
 class VirtualTimers:
-    """Timers on virtual time: a heap ordered by due time, then by subject, so that the order does not depend on who was faster."""
+    """Timers on virtual time: a heap ordered by due time, then by subject, so that the order does not depend on who
+    was faster."""
 
     def __init__(self) -> None:
         self._heap: list[DueTimer] = []
@@ -69,7 +70,12 @@ class VirtualTimers:
                 self._live.pop(append.unschedule, None)
             if append.schedule is not None:
                 timer = DueTimer(
-                    append.schedule.at, append.subject, next(self._order), stream, append.schedule.target, append.payload
+                    append.schedule.at,
+                    append.subject,
+                    next(self._order),
+                    stream,
+                    append.schedule.target,
+                    append.payload,
                 )
                 self._live[append.subject] = timer.order
                 heapq.heappush(self._heap, timer)

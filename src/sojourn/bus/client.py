@@ -1,0 +1,147 @@
+"""The bus as a program sees it: an open namespace on a server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+
+from sojourn.bus.catalog import Catalog
+from sojourn.bus.clock import Clock, WallClock
+from sojourn.bus.committer import Committer
+from sojourn.bus.envelope import Envelope
+from sojourn.bus.errors import ConcurrencyError, ConfigurationError
+from sojourn.bus.event import Event
+from sojourn.bus.ports import StreamSpec, Transport
+from sojourn.bus.publisher import Published, Publisher, prepare, publish_one
+from sojourn.bus.registry import Registry
+from sojourn.bus.subjects import Namespace
+from sojourn.bus.timers import JetStreamTimers, Timers
+
+
+class Bus:
+    """An open namespace: publishes events, and carries what workers need. Made by `connect` or `open_bus`."""
+
+    def __init__(
+        self, transport: Transport, namespace: Namespace, registry: Registry, *, clock: Clock, catalog: Catalog
+    ) -> None:
+        self.transport = transport
+        self.namespace = namespace
+        self.registry = registry
+        self.clock = clock
+        self.catalog = catalog
+        self.committer = Committer(transport)
+
+    @property
+    def source(self) -> str:
+        """The ``source`` of events published without one."""
+        return f"/{self.namespace.name}"
+
+    async def publish(
+        self,
+        event: Event,
+        *,
+        id: str | None = None,
+        time: datetime | None = None,
+        source: str | None = None,
+        cause: Envelope[Event] | None = None,
+    ) -> Published:
+        """Stores one event and returns its place.
+
+        ``id``: the event's own identity where it has one (the same id within two minutes is stored once); ``time``:
+        when it happened, aware, the present by default; ``cause``: the envelope that it follows from. Retries through
+        an outage for 60 s. Raises `SchemaError`, `TooLargeError`, `PermissionDenied`, and at last `UnavailableError`
+        or `TimedOutError`.
+        """
+        return await publish_one(self, prepare(self, event, id=id, time=time, source=source, cause=cause))
+
+    def publisher(self, *, in_flight: int = 2000) -> Publisher:
+        """A pipelined publisher, to be used in an ``async with`` block."""
+        return Publisher(self, in_flight=in_flight)
+
+
+@asynccontextmanager
+async def connect(
+    url: str | None = None,
+    *,
+    namespace: str = "sojourn",
+    store: Path | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    creds: str | None = None,
+    clock: Clock | None = None,
+    timers: Timers | None = None,
+    say: Callable[[str], None] | None = None,
+) -> AsyncIterator[Bus]:
+    """Opens a namespace on a NATS server, and creates it where it is missing.
+
+    ``url``: a server of 2.14 or newer with JetStream (``nats://host:4222``, several with commas); without one the
+    embedded server of ``store`` (default ``.sojourn`` in the current folder) is started or joined. ``say`` is told of
+    outages, in words for people. Raises `UnavailableError` and `ConfigurationError`.
+    """
+    from sojourn.bus.nats import connect_nats
+
+    async with AsyncExitStack() as stack:
+        if url is None:
+            from sojourn.bus.embedded import embedded_server
+
+            address = await stack.enter_async_context(
+                embedded_server(store or Path(".sojourn"), say=say or (lambda message: None))
+            )
+            url, user, password = address.url, address.user, address.password
+        transport = await connect_nats(
+            url, timers=timers or JetStreamTimers(), user=user, password=password, creds=creds, on_state=say
+        )
+        stack.push_async_callback(transport.close)
+        yield await stack.enter_async_context(open_bus(transport, Namespace(namespace), clock=clock or WallClock()))
+
+
+@asynccontextmanager
+async def open_bus(
+    transport: Transport,
+    namespace: Namespace,
+    *,
+    clock: Clock,
+    catalog: Catalog | None = None,
+    purpose: str = "bus",
+) -> AsyncIterator[Bus]:
+    """Opens a namespace on a transport, and creates it where it is missing, with the partitions and shards of
+    ``namespace``.
+
+    Where it exists, its own partitions and shards count. ``purpose`` is kept with a namespace that is created here;
+    one other than ``bus`` (a simulation, which plays with time) is refused with `ConfigurationError` where the
+    namespace was made for something else. The transport stays the caller's to close.
+    """
+    bucket = await transport.bucket(namespace.bucket("registry"))
+    namespace = await _settle(Registry(bucket), namespace, purpose)
+    for shard in range(namespace.shards):
+        await transport.create_stream(StreamSpec(namespace.shard_stream(shard), namespace.stream_subjects(shard)))
+    await transport.create_stream(StreamSpec(namespace.ingress_stream, (namespace.ingress_filter,), log=False))
+    bus = Bus(transport, namespace, Registry(bucket), clock=clock, catalog=catalog or Catalog())
+    try:
+        yield bus
+    finally:
+        await bus.committer.close()
+
+
+async def _settle(registry: Registry, namespace: Namespace, purpose: str) -> Namespace:
+    """Partitions and shards are fixed by whoever creates the namespace; everybody else takes them over."""
+    while True:
+        entry = await registry.bucket.get("namespace")
+        if entry is not None and entry.value is not None:
+            break
+        document = {"partitions": namespace.partitions, "shards": namespace.shards, "purpose": purpose}
+        try:
+            await registry.bucket.put("namespace", json.dumps(document).encode(), expect=0)
+        except ConcurrencyError:
+            continue
+        return namespace
+    stored = json.loads(entry.value)
+    if purpose not in ("bus", stored["purpose"]):
+        raise ConfigurationError(
+            f"namespace {namespace.name} is used for a {stored['purpose']}, not for a {purpose}: "
+            "choose another --namespace"
+        )
+    return Namespace(namespace.name, stored["partitions"], stored["shards"])

@@ -1,0 +1,63 @@
+"""Failures of handlers: does a retry help, how long to wait, and what a dead letter says."""
+
+from __future__ import annotations
+
+import random
+import traceback
+from datetime import datetime
+from typing import Any
+
+from sojourn.bus.envelope import format_time
+from sojourn.bus.errors import PermanentError, TransientError
+from sojourn.bus.processor import Recorded, Retry
+
+_TRACEBACK = 8_000
+"""Characters of a traceback that a dead letter keeps: its end, which names the line."""
+
+_REASON = 2_000
+
+_RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether calling the handler again may help: `TransientError`, time-outs, lost connections, HTTP 429 and 5xx."""
+    if isinstance(error, PermanentError):
+        return False
+    if isinstance(error, TransientError | TimeoutError | ConnectionError):
+        return True
+    # httpx is known by its shape: the bus does not import what it does not use.
+    if type(error).__module__.split(".")[0] in {"httpx", "httpcore"}:
+        response = getattr(error, "response", None) if hasattr(error, "_request") or hasattr(error, "request") else None
+        status = getattr(response, "status_code", None)
+        return status in _RETRIED_STATUS if status is not None else _is_transport(error)
+    return False
+
+
+def pause(retry: Retry, attempt: int) -> float:
+    """Seconds to wait after the failed ``attempt`` (from 1)."""
+    seconds = min(retry.initial.total_seconds() * 2.0 ** (attempt - 1), retry.maximum.total_seconds())
+    return seconds * (1 + random.random() / 2)  # noqa: S311 - jitter, no secret
+
+
+def dead_facts(
+    error: BaseException, *, recorded: Recorded | None, subject: str, attempts: int, version: int, now: datetime
+) -> dict[str, Any]:
+    """What a dead letter tells: reason, error, traceback, and which envelope it was. Never the envelope's data."""
+    envelope = recorded.envelope if recorded is not None else None
+    trace = "".join(traceback.format_exception(error)) if error.__traceback__ is not None else ""
+    return {
+        "reason": (str(error) or type(error).__name__)[:_REASON],
+        "error": type(error).__name__,
+        "traceback": trace[-_TRACEBACK:],
+        "attempts": attempts,
+        "version": version,
+        "subject": subject,
+        "type": envelope.type if envelope is not None else subject.rsplit(".", 1)[-1],
+        "id": envelope.id if envelope is not None else None,
+        "correlationid": envelope.correlation_id if envelope is not None else None,
+        "time": format_time(now),
+    }
+
+
+def _is_transport(error: BaseException) -> bool:
+    return any(base.__name__ in {"TransportError", "NetworkError", "TimeoutException"} for base in type(error).__mro__)

@@ -1,0 +1,178 @@
+"""A group: processors that share one position in the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from sojourn.bus.catalog import Catalog
+from sojourn.bus.clock import Clock
+from sojourn.bus.committer import Committer
+from sojourn.bus.errors import ConfigurationError, SojournError
+from sojourn.bus.event import Event, spec_of
+from sojourn.bus.lane import Writer
+from sojourn.bus.lease import Lease
+from sojourn.bus.partition import Partition
+from sojourn.bus.ports import Transport
+from sojourn.bus.processor import Processor
+from sojourn.bus.registry import GroupRecord, Registry
+from sojourn.bus.runners import Runners
+from sojourn.bus.subjects import Namespace
+
+log = structlog.get_logger("sojourn.worker")
+
+MAX_ACK_PENDING = 512
+"""Deliveries of a partition that may be open at once: what a worker holds in memory is bounded by it."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a group did in this process. ``closed``: deliveries handled; ``skipped``: those that concern none of its
+    processors; ``stale_timers``: messages of timers that were cancelled or replaced."""
+
+    closed: int = 0
+    skipped: int = 0
+    actions: int = 0
+    dead: int = 0
+    restarts: int = 0
+    stale_timers: int = 0
+
+
+class Group:
+    """The partitions of one group in this worker, for as long as it holds the group's lease."""
+
+    def __init__(
+        self,
+        name: str,
+        processors: Sequence[Processor],
+        *,
+        transport: Transport,
+        namespace: Namespace,
+        committer: Committer,
+        clock: Clock,
+        runners: Runners,
+        lease: Lease,
+        residents: int = 100_000,
+        progress: asyncio.Event,
+    ) -> None:
+        self.name = name
+        self.processors = tuple(processors)
+        self.transport = transport
+        self.namespace = namespace
+        self.committer = committer
+        self.clock = clock
+        self.runners = runners
+        self.lease = lease
+        self.counters = Counters()
+        self.resident_limit = max(1, residents // namespace.partitions)
+        self.writers: Mapping[str, Writer] = {p.writer: Writer(namespace, p.writer, p.version) for p in self.processors}
+        self.types: Mapping[str, type[Event]] = _types(self.processors)
+        self.actions = False
+        self.partitions: list[Partition] = []
+        self._progress = progress
+        self._wanted = self.types.keys()
+
+    @property
+    def start_at(self) -> str:
+        """Where the group begins if it never ran: ``beginning`` if one of its processors says so."""
+        return "beginning" if any(p.start == "beginning" for p in self.processors) else "now"
+
+    def reads_others(self, published: Mapping[str, frozenset[str]]) -> bool:
+        """Whether it has to see actions of other writers, given what each writer publishes."""
+        return any(
+            self._wanted & types and (writer not in self.writers or len(self.processors) > 1)
+            for writer, types in published.items()
+        )
+
+    def wants(self, tokens: Sequence[str]) -> bool:
+        """Whether a subject, split into its tokens, concerns one of the group's processors."""
+        if tokens[4] == "evt":
+            if len(tokens) == 6:
+                return tokens[5] in self._wanted
+            return tokens[5] == "due" and tokens[6] in self.writers
+        if len(tokens) != 7 or tokens[6] not in self._wanted:
+            return False
+        return tokens[5] not in self.writers or len(self.processors) > 1
+
+    async def open(self, record: GroupRecord) -> None:
+        """Creates the consumers where they are missing and starts the flow of every partition."""
+        self.actions = record.actions
+        self.partitions = [Partition(self, number) for number in range(self.namespace.partitions)]
+        await asyncio.gather(*(self._open(partition, record) for partition in self.partitions))
+
+    async def _open(self, partition: Partition, record: GroupRecord) -> None:
+        await self.transport.ensure_consumer(
+            partition.stream,
+            partition.consumer,
+            self.namespace.partition_filter(partition.number, actions=record.actions),
+            start=record.start[partition.stream] + 1,
+            max_ack_pending=MAX_ACK_PENDING,
+        )
+        await partition.start()
+
+    async def widen(self, registry: Registry, record: GroupRecord) -> None:
+        """Has its consumers deliver other writers' actions too, and forgets what was folded without them."""
+        self.actions = True
+        for partition in self.partitions:
+            await self.transport.ensure_consumer(
+                partition.stream,
+                partition.consumer,
+                self.namespace.partition_filter(partition.number, actions=True),
+                start=record.start[partition.stream] + 1,
+                max_ack_pending=MAX_ACK_PENDING,
+            )
+            partition.restart("the group now reads actions of other writers")
+
+    def stop(self) -> None:
+        """Takes no more deliveries."""
+        for partition in self.partitions:
+            partition.stop()
+
+    @property
+    def idle(self) -> bool:
+        return all(partition.idle for partition in self.partitions)
+
+    async def close(self) -> None:
+        """Ends the flows. What was not closed comes again to the next owner."""
+        partitions, self.partitions = self.partitions, []
+        for partition in partitions:
+            partition.stop()
+        results = await asyncio.gather(*(partition.shut() for partition in partitions), return_exceptions=True)
+        for result in results:
+            if isinstance(result, SojournError):
+                log.warning("a flow did not end cleanly", group=self.name, reason=str(result))
+            elif isinstance(result, BaseException):
+                raise result
+
+    def beat(self) -> None:
+        for partition in self.partitions:
+            partition.beat()
+
+    def progressed(self) -> None:
+        self._progress.set()
+
+
+def group_processors(processors: Sequence[Processor]) -> dict[str, list[Processor]]:
+    """The processors by group. Raises `ConfigurationError` for two of one name."""
+    groups: dict[str, list[Processor]] = {}
+    seen: dict[str, Processor] = {}
+    for processor in processors:
+        other = seen.setdefault(processor.writer, processor)
+        if other is not processor:
+            raise ConfigurationError(
+                f"two processors are named {processor.writer!r} ({other.description.get('reference')} and "
+                f"{processor.description.get('reference')}): names are unique in a namespace"
+            )
+        groups.setdefault(processor.group, []).append(processor)
+    return groups
+
+
+def _types(processors: Sequence[Processor]) -> dict[str, type[Event]]:
+    catalog = Catalog()
+    for processor in processors:
+        for cls in (*processor.handles.values(), *processor.folds.values()):
+            catalog.add(cls)
+    return {spec_of(cls).type: cls for cls in catalog}

@@ -1,0 +1,204 @@
+"""The ingress relay: files what foreign producers published to ``{ns}.in.{Type}`` under its customer.
+
+Its position travels with what it files, in one atomic batch per shard: a cursor with the expectation that nobody else
+has moved it. So after any crash it resumes at the lowest cursor, skips per shard what is filed there, and neither
+loses nor doubles a document.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from sojourn.bus.catalog import Catalog
+from sojourn.bus.client import Bus
+from sojourn.bus.errors import ConcurrencyError, DuplicateError, SojournError
+from sojourn.bus.intake import INGRESS, Filing, file_document
+from sojourn.bus.lease import TTL, Lease
+from sojourn.bus.ports import Append, Expectation
+from sojourn.bus.publisher import HEADROOM
+from sojourn.bus.registry import TypeRecord
+
+log = structlog.get_logger("sojourn.ingress")
+
+_CHUNK = 400
+"""Documents filed in one batch."""
+
+_IDLE = 1.0
+"""Seconds after which the cursors of shards without traffic follow."""
+
+
+@dataclass(slots=True)
+class Cursor:
+    """The position of one shard: everything in the stream of foreign documents up to ``position`` is filed there, as
+    far as it belongs there. ``tail`` is the sequence of the stored cursor."""
+
+    position: int
+    tail: int
+
+
+class Ingress:
+    """Runs the relay for as long as this worker holds its lease."""
+
+    def __init__(self, bus: Bus, catalog: Catalog, lease: Lease) -> None:
+        self._bus = bus
+        self._catalog = catalog
+        self._lease = lease
+        self._known: dict[str, TypeRecord] = {}
+        self._cursors: list[Cursor] = []
+        self._seen = 0
+        self._filing = asyncio.Lock()
+        self.filed = 0
+        self.buried = 0
+        self.duplicates = 0
+
+    async def run(self) -> None:
+        """Files documents until cancelled."""
+        try:
+            while True:
+                try:
+                    held = await self._lease.acquire()
+                    if held:
+                        async with asyncio.TaskGroup() as tasks:
+                            tasks.create_task(self._renew())
+                            tasks.create_task(self._follow_idle())
+                            tasks.create_task(self._relay())
+                except* SojournError as group:
+                    for error in _leaves(group):
+                        if not isinstance(error, ConcurrencyError):
+                            log.warning("ingress starts over", reason=str(error))
+                await asyncio.sleep(TTL / 10)
+        finally:
+            await self._lease.release()
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(TTL / 3)
+            try:
+                held = await self._lease.acquire()
+            except SojournError:
+                held = self._lease.held
+            if not held:
+                raise ConcurrencyError("another worker runs the ingress now", expected=None, actual=None)
+
+    async def _relay(self) -> None:
+        bus = self._bus
+        await self._load_cursors()
+        await self._sweep_leftovers()
+        start = min(cursor.position for cursor in self._cursors) + 1
+        self._seen = start - 1
+        async for messages in bus.transport.follow(
+            bus.namespace.ingress_stream, bus.namespace.ingress_filter, start=start
+        ):
+            for first in range(0, len(messages), _CHUNK):
+                chunk = messages[first : first + _CHUNK]
+                await self._learn({message.subject.split(".")[2] for message in chunk})
+                limit = bus.transport.max_payload - HEADROOM
+                filings = [
+                    file_document(message, bus.namespace, self._catalog, self._known, limit) for message in chunk
+                ]
+                async with self._filing:
+                    await self._file(filings, chunk[-1].sequence)
+                if all(cursor.position >= self._seen for cursor in self._cursors):
+                    await self._remove([message.sequence for message in chunk])
+
+    async def _load_cursors(self) -> None:
+        bus = self._bus
+        self._cursors = []
+        for shard, stream in enumerate(bus.namespace.streams):
+            stored = await bus.transport.last(stream, bus.namespace.cursor(INGRESS, shard))
+            position = json.loads(stored.payload)["position"] if stored is not None else 0
+            self._cursors.append(Cursor(position, stored.sequence if stored is not None else 0))
+
+    async def _learn(self, types: set[str]) -> None:
+        for type in types:
+            if self._catalog.get(type) is None and type not in self._known:
+                record = await self._bus.registry.type(type) if type.isidentifier() and type.isascii() else None
+                if record is not None:
+                    self._known[type] = record
+
+    async def _file(self, filings: Sequence[Filing], upto: int) -> None:
+        namespace = self._bus.namespace
+        by_shard: dict[int, list[Filing]] = {}
+        for filing in filings:
+            shard = namespace.shard_of(filing.at.partition)
+            if filing.sequence > self._cursors[shard].position:
+                by_shard.setdefault(shard, []).append(filing)
+        await asyncio.gather(*(self._file_shard(shard, mine, upto) for shard, mine in by_shard.items()))
+        self._seen = upto
+
+    async def _file_shard(self, shard: int, filings: Sequence[Filing], upto: int) -> None:
+        try:
+            await self._advance(shard, upto, [append for filing in filings for append in filing.appends])
+        except DuplicateError:
+            # One of them was filed before under the same identity: a producer's retry. Each on its own finds which.
+            for filing in filings:
+                try:
+                    await self._advance(shard, filing.sequence, filing.appends)
+                except DuplicateError:
+                    self.duplicates += 1
+                    log.info("a foreign document came twice and was filed once", sequence=filing.sequence)
+                    await self._advance(shard, filing.sequence, [])
+                else:
+                    self._count(filing)
+        else:
+            for filing in filings:
+                self._count(filing)
+
+    async def _advance(self, shard: int, position: int, appends: Sequence[Append]) -> None:
+        namespace = self._bus.namespace
+        cursor = self._cursors[shard]
+        subject = namespace.cursor(INGRESS, shard)
+        record = Append(subject, json.dumps({"position": position}).encode(), Expectation(subject, cursor.tail))
+        stored = await self._bus.committer.store(namespace.shard_stream(shard), [*appends, record])
+        cursor.position, cursor.tail = position, stored[-1]
+
+    def _count(self, filing: Filing) -> None:
+        if filing.error is None:
+            self.filed += 1
+        else:
+            self.buried += 1
+            log.warning(
+                "a foreign document was refused: dead letter", sequence=filing.sequence, reason=str(filing.error)
+            )
+
+    async def _follow_idle(self) -> None:
+        """Cursors of shards without traffic follow the others, so that filed documents can leave the stream."""
+        while True:
+            await asyncio.sleep(_IDLE)
+            async with self._filing:
+                behind = [shard for shard, cursor in enumerate(self._cursors) if cursor.position < self._seen]
+                before = min((cursor.position for cursor in self._cursors), default=0)
+                for shard in behind:
+                    await self._advance(shard, self._seen, [])
+            if behind:
+                await self._remove(range(before + 1, self._seen + 1))
+
+    async def _sweep_leftovers(self) -> None:
+        """Removes what was filed but not removed before an earlier run ended."""
+        bus = self._bus
+        lowest = min(cursor.position for cursor in self._cursors)
+        state = await bus.transport.stream_state(bus.namespace.ingress_stream)
+        if state is None or state.first > lowest:
+            return
+        async for messages in bus.transport.follow(
+            bus.namespace.ingress_stream, bus.namespace.ingress_filter, start=state.first, end=lowest
+        ):
+            await self._remove([message.sequence for message in messages])
+
+    async def _remove(self, sequences: Sequence[int]) -> None:
+        # Only tidying: what stays behind is swept by the next run.
+        with contextlib.suppress(SojournError):
+            await self._bus.transport.delete_messages(self._bus.namespace.ingress_stream, sequences)
+
+
+def _leaves(group: BaseExceptionGroup[SojournError]) -> list[SojournError]:
+    found: list[SojournError] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

@@ -1,0 +1,169 @@
+"""What a foreign document is: an event to file, or a dead letter. Pure."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json, to_json
+
+from sojourn.bus.catalog import Catalog
+from sojourn.bus.envelope import decode, format_time
+from sojourn.bus.errors import DecodeError, PermanentError, SchemaError, TooLargeError, UnknownTypeError
+from sojourn.bus.event import key_of
+from sojourn.bus.ports import Append, Stored
+from sojourn.bus.registry import TypeRecord
+from sojourn.bus.subjects import NO_KEY, Address, Namespace
+
+INGRESS = "ingress"
+_PART = 512 * 1024
+"""Bytes of an original that one record holds; with its base64 it stays below the server's limit of 1 MB."""
+
+
+class Filing(NamedTuple):
+    """What to store for one document. ``error`` where it is a dead letter."""
+
+    sequence: int
+    at: Address
+    appends: list[Append]
+    error: PermanentError | None = None
+
+
+def file_document(
+    message: Stored, namespace: Namespace, catalog: Catalog, known: Mapping[str, TypeRecord], max_size: int
+) -> Filing:
+    """Files a document of the stream of foreign documents under its customer, or buries it with the reason."""
+    document: dict[str, Any] = {}
+    at: Address | None = None
+    try:
+        document = _parse(message.payload)
+        type = _check(document, message.subject, namespace)
+        key = _key(document, type, catalog, known)
+        try:
+            at = namespace.locate(key)
+        except ValueError as error:
+            raise SchemaError(f"the key cannot be used: {error}") from None
+        _check_subject(document, key)
+        payload = to_json(_complete(document, key, message))
+        if len(payload) > max_size:
+            raise TooLargeError(
+                f"the document is {len(payload):,} bytes with its envelope, more than {max_size:,}",
+                size=len(payload),
+                limit=max_size,
+            )
+        cls = catalog.get(type)
+        if cls is not None:
+            located = key_of(decode(payload, cls).event)
+            if located != key:
+                raise SchemaError(f"the key field reads as {located!r} once validated, and as {key!r} before")
+    except PermanentError as error:
+        where = at if at is not None else _nowhere(namespace)
+        return Filing(message.sequence, where, list(_bury(message, document, where, namespace, error)), error)
+    identity = blake2b("\x1f".join((document["source"], type, document["id"])).encode(), digest_size=20).hexdigest()
+    return Filing(message.sequence, at, [Append(namespace.event(at, type), payload, message_id=f"in-{identity}")])
+
+
+def _parse(payload: bytes) -> dict[str, Any]:
+    try:
+        document = from_json(payload, allow_inf_nan=False)
+    except ValueError as error:
+        raise DecodeError(f"not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise DecodeError(f"a CloudEvents document is a JSON object, this is a {type(document).__name__}")
+    return document
+
+
+def _check(document: dict[str, Any], subject: str, namespace: Namespace) -> str:
+    if document.get("specversion") != "1.0":
+        raise DecodeError(f"no CloudEvents 1.0 document: specversion is {document.get('specversion')!r}")
+    for name in ("id", "source", "type"):
+        value = document.get(name)
+        if not isinstance(value, str) or not 0 < len(value) <= 2048:
+            raise DecodeError(f"no CloudEvents 1.0 document: {name!r} has to be a text of 1 to 2,048 characters")
+    if "data_base64" in document:
+        raise DecodeError("data_base64 is not read: send the event's fields as a JSON object in 'data'")
+    if not isinstance(document.get("data"), dict):
+        raise DecodeError("'data' has to be a JSON object with the event's fields")
+    named = subject.removeprefix(f"{namespace.name}.in.").split(".", 1)[0]
+    type: str = document["type"]
+    if named != type:
+        raise DecodeError(f"the document says it is a {type[:100]!r}, its subject says {named[:100]!r}")
+    return type
+
+
+def _key(document: dict[str, Any], type: str, catalog: Catalog, known: Mapping[str, TypeRecord]) -> str:
+    cls = catalog.get(type)
+    if cls is not None:
+        spec = cls.__sojourn__
+        assert spec is not None
+        info = cls.model_fields[spec.key_field]
+        names = [name for name in (info.alias, spec.key_field) if name is not None]
+    elif type in known:
+        names = [known[type].key_field]
+    else:
+        raise UnknownTypeError(f"no worker of this namespace has registered the event type {type!r}", type=type)
+    data = document["data"]
+    key = next((data[name] for name in names if name in data), None)
+    if not isinstance(key, str):
+        raise SchemaError(f"data.{names[0]} is the customer that {type} belongs to and has to be a text")
+    return key
+
+
+def _check_subject(document: dict[str, Any], key: str) -> None:
+    subject = document.get("subject")
+    if subject is not None and subject != key:
+        raise SchemaError(
+            f"the document's subject {str(subject)[:100]!r} is not the customer in its data, {key[:100]!r}"
+        )
+
+
+def _complete(document: dict[str, Any], key: str, message: Stored) -> dict[str, Any]:
+    """The document with what the log needs; its own further attributes stay."""
+    received = format_time(datetime.fromtimestamp(message.timestamp // 1000 / 1e6, UTC))
+    completed = {name: value for name, value in document.items() if name not in ("data", "causeseq", "timergen")}
+    completed |= {"subject": key, "kind": "event", "receivedtime": received}
+    completed.setdefault("time", received)
+    if completed["time"] is None:
+        completed["time"] = received
+    if not isinstance(completed.get("correlationid"), str) or not completed["correlationid"]:
+        completed["correlationid"] = document["id"]
+    completed.setdefault("hops", 0)
+    return completed | {"data": document["data"]}
+
+
+def _nowhere(namespace: Namespace) -> Address:
+    return namespace.locate_token("", NO_KEY)
+
+
+def _bury(
+    message: Stored, document: dict[str, Any], at: Address, namespace: Namespace, error: PermanentError
+) -> Iterator[Append]:
+    parts = [message.payload[start : start + _PART] for start in range(0, len(message.payload), _PART)] or [b""]
+    named = document.get("type")
+    facts: dict[str, Any] = {
+        "kind": "dead",
+        "cause": message.sequence,
+        "stream": namespace.ingress_stream,
+        "generation": 0,
+        "timers": {},
+        "reason": str(error)[:2000],
+        "error": type(error).__name__,
+        "traceback": "",
+        "attempts": 0,
+        "version": 0,
+        "subject": message.subject,
+        "type": named[:200] if isinstance(named, str) else message.subject.split(".")[2],
+        "id": document["id"][:2048] if isinstance(document.get("id"), str) else None,
+        "correlationid": None,
+        "time": format_time(datetime.fromtimestamp(message.timestamp // 1000 / 1e6, UTC)),
+        "parts": len(parts),
+        "original": base64.b64encode(parts[0]).decode(),
+    }
+    yield Append(namespace.record(at, INGRESS, "dead"), json.dumps(facts).encode())
+    for number, part in enumerate(parts[1:], 2):
+        rest = {"kind": "part", "cause": message.sequence, "part": number, "original": base64.b64encode(part).decode()}
+        yield Append(namespace.record(at, INGRESS, "part"), json.dumps(rest).encode())

@@ -1,0 +1,378 @@
+"""One key in a worker: its deliveries wait here and are handled in order, one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from sojourn.bus.envelope import MAX_HOPS, Cause, cause_of, decode
+from sojourn.bus.errors import (
+    ConcurrencyError,
+    DecodeError,
+    HandlerError,
+    PermanentError,
+    SchemaError,
+    SojournError,
+    TimedOutError,
+    TooLargeError,
+    UnavailableError,
+)
+from sojourn.bus.failure import dead_facts, is_transient, pause
+from sojourn.bus.lane import Change, Lane, Writer, dead_change, output_change
+from sojourn.bus.ports import Delivery, Stored
+from sojourn.bus.processor import Output, Processor, Recorded, Resident
+from sojourn.bus.subjects import Address
+from sojourn.bus.turn import LaneInterrupted, LaneTurn
+
+if TYPE_CHECKING:
+    from sojourn.bus.partition import Partition
+
+log = structlog.get_logger("sojourn.worker")
+
+
+@dataclass(slots=True)
+class Member:
+    """One processor of the group, for one key: its lane and its resident."""
+
+    processor: Processor
+    writer: Writer
+    lane: Lane
+    resident: Resident
+
+
+class KeyQueue:
+    """A key's deliveries in order, and what the group's processors keep of it in memory.
+
+    A delivery stays at the head until every processor has closed it; only then is it acked and the next begun, so a
+    key's next handler starts when the previous output is durable. Anything unexpected drops the memory and reads the
+    key anew from the log.
+    """
+
+    __slots__ = (
+        "_attempt",
+        "_contested",
+        "_index",
+        "_members",
+        "_recorded",
+        "at",
+        "busy",
+        "partition",
+        "queue",
+        "waiting",
+    )
+
+    def __init__(self, partition: Partition, at: Address) -> None:
+        self.partition = partition
+        self.at = at
+        self.queue: deque[Delivery] = deque()
+        self.busy = False
+        self._members: list[Member] | None = None
+        self._recorded: Recorded | None = None
+        self._index = 0
+        self._attempt = 1
+        self._contested = 0
+        self.waiting = False
+
+    async def step(self) -> None:
+        """Handles the head of the queue as far as it goes without waiting for the committer."""
+        if self.partition.discarded(self):
+            return
+        self.waiting = False
+        delivery = self.queue[0]
+        try:
+            if self._members is None:
+                self._members = await self._load(delivery)
+            recorded = self._recorded
+            if recorded is None:
+                recorded = self._recorded = self.partition.recorded(delivery)
+            members = self._members
+            while self._index < len(members):
+                change, output = await self._handle(members[self._index], recorded, delivery)
+                if self.partition.discarded(self):
+                    return
+                if change is not None:
+                    self._submit(members[self._index], change, output, delivery)
+                    return
+                self._next_member()
+        except (DecodeError, SchemaError) as error:
+            self._bury_undecoded(delivery, error)
+        except (LaneInterrupted, SojournError) as error:
+            self._start_over(error)
+        except Exception as error:
+            log.exception("the worker failed on a key and starts it over", customer=self.at.key)
+            self._start_over(error)
+        else:
+            self._finish(delivery)
+
+    def _next_member(self) -> None:
+        self._index += 1
+        self._attempt = 1
+
+    async def _handle(
+        self, member: Member, recorded: Recorded, delivery: Delivery
+    ) -> tuple[Change | None, Output | None]:
+        processor, lane = member.processor, member.lane
+        envelope = recorded.envelope
+        handled = delivery.sequence <= lane.closed
+        fired: str | None = None
+        if recorded.due:
+            if recorded.writer != processor.writer:
+                return None, None
+            fired = delivery.subject.rsplit(".", 1)[1]
+            timer = lane.timers.get(fired)
+            if handled or timer is None or timer.generation != envelope.timer_generation:
+                self.partition.group.counters.stale_timers += not handled
+                return None, None
+        elif recorded.writer == processor.writer:
+            return None, None
+        try:
+            # On a retry the cause is folded already.
+            if self._attempt == 1 and not recorded.due and envelope.type in processor.folds:
+                member.resident.observe(recorded)
+            if handled:
+                return None, None
+            if envelope.type not in processor.handles:
+                if fired is None:
+                    return None, None
+                raise PermanentError(
+                    f"timer {fired!r} fired {envelope.type}, which {processor.writer} no longer handles"
+                )
+            if envelope.hops > MAX_HOPS:
+                raise PermanentError(
+                    f"{envelope.hops} causes deep, more than {MAX_HOPS}: handlers trigger each other in a circle"
+                )
+            output = await self._call(member, recorded)
+        except LaneInterrupted:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises has an end: a retry or a dead letter
+            return self._failed(member, recorded, delivery, error, fired), None
+        if not output and fired is None:
+            return None, None
+        now = self.partition.group.clock.handling(envelope.time)
+        try:
+            change = output_change(member.writer, self.at, lane, _cause(recorded), output, now, fired=fired)
+        except PermanentError as error:
+            return self._failed(member, recorded, delivery, error, fired), None
+        return change, output
+
+    async def _call(self, member: Member, recorded: Recorded) -> Output:
+        group = self.partition.group
+        processor = member.processor
+        turn = LaneTurn(
+            recorded,
+            group.clock.handling(recorded.envelope.time),
+            self._attempt,
+            self.at,
+            member.lane,
+            member.writer,
+            group.committer,
+            lambda: not self.partition.discarded(self),
+        )
+        seconds = processor.timeout.total_seconds()
+        call = group.runners.enter(f"{processor.writer} on {recorded.envelope.type}", seconds)
+        try:
+            result = member.resident.run(turn)
+            return result if isinstance(result, Output) else await result
+        except asyncio.CancelledError:
+            if not call.timed_out:
+                raise
+            call.task.uncancel()
+            raise TimedOutError(f"{call.label} was still running after {seconds:g} s") from None
+        finally:
+            group.runners.leave(call)
+
+    def _failed(
+        self, member: Member, recorded: Recorded, delivery: Delivery, error: Exception, fired: str | None
+    ) -> Change | None:
+        """The dead letter of a failed handling, unless it is to be tried again."""
+        processor = member.processor
+        retry = processor.retry
+        bound = log.bind(
+            agent=processor.writer,
+            customer=self.at.key,
+            envelope=recorded.envelope.id,
+            correlation=recorded.envelope.correlation_id,
+            type=recorded.envelope.type,
+            attempt=self._attempt,
+        )
+        if is_transient(error) and self._attempt < retry.attempts:
+            seconds = pause(retry, self._attempt)
+            bound.warning("handler failed, will be called again", error=type(error).__name__, wait=round(seconds, 3))
+            self._attempt += 1
+            raise _TryLater(seconds)
+        bound.error("handler failed: dead letter", error=type(error).__name__)
+        self.partition.group.counters.dead += 1
+        now = self.partition.group.clock.handling(recorded.envelope.time)
+        facts = dead_facts(
+            error,
+            recorded=recorded,
+            subject=delivery.subject,
+            attempts=self._attempt,
+            version=processor.version,
+            now=now,
+        )
+        return dead_change(member.writer, self.at, member.lane, delivery.sequence, facts, fired=fired)
+
+    def _bury_undecoded(self, delivery: Delivery, error: PermanentError) -> None:
+        """A stored message that nobody can read: each processor records it in its lane, then it is acked."""
+        assert self._members is not None
+        group = self.partition.group
+        while self._index < len(self._members):
+            member = self._members[self._index]
+            if delivery.sequence > member.lane.closed:
+                log.error(
+                    "unreadable message: dead letter", agent=member.writer.name, customer=self.at.key, reason=str(error)
+                )
+                facts = dead_facts(
+                    error,
+                    recorded=None,
+                    subject=delivery.subject,
+                    attempts=0,
+                    version=member.processor.version,
+                    now=group.clock.now(),
+                )
+                group.counters.dead += 1
+                change = dead_change(member.writer, self.at, member.lane, delivery.sequence, facts)
+                self._submit(member, change, None, delivery)
+                return
+            self._next_member()
+        self._finish(delivery)
+
+    def _submit(self, member: Member, change: Change, output: Output | None, delivery: Delivery) -> None:
+        def done(result: list[int] | Exception) -> None:
+            if self.partition.discarded(self):
+                return
+            if isinstance(result, Exception):
+                self._refused(member, result, delivery)
+            else:
+                self._stored(member, change, output, result)
+
+        self.partition.group.committer.submit(self.at.stream, change.appends, done)
+
+    def _stored(self, member: Member, change: Change, output: Output | None, sequences: list[int]) -> None:
+        cause = self.queue[0].sequence
+        change.apply(member.lane, sequences)
+        self._contested = 0
+        group = self.partition.group
+        group.counters.actions += change.actions
+        if output is not None:
+            for event, append, sequence in zip(output.events, change.appends, sequences, strict=False):
+                if type(event).__name__ in member.processor.folds:
+                    # Decoded again, so that the state is the same as the one folded from the log.
+                    envelope = decode(append.payload, type(event))
+                    member.resident.acted(Recorded(envelope, sequence, member.writer.name), cause)
+        self._next_member()
+        group.runners.push(self)
+
+    def _refused(self, member: Member, error: Exception, delivery: Delivery) -> None:
+        if isinstance(error, TooLargeError):
+            # Nothing was stored, and nothing ever will be: this output is the handler's fault.
+            facts = dead_facts(
+                HandlerError(f"the output cannot be stored: {error}"),
+                recorded=self._recorded,
+                subject=delivery.subject,
+                attempts=self._attempt,
+                version=member.processor.version,
+                now=self.partition.group.clock.now(),
+            )
+            fired = delivery.subject.rsplit(".", 1)[1] if self._recorded is not None and self._recorded.due else None
+            self.partition.group.counters.dead += 1
+            self._submit(
+                member,
+                dead_change(member.writer, self.at, member.lane, delivery.sequence, facts, fired=fired),
+                None,
+                delivery,
+            )
+            return
+        self._start_over(error)
+
+    def _start_over(self, error: BaseException) -> None:
+        """Drops what is in memory and handles the head anew: its lane in the log tells what is already done."""
+        self.waiting = True
+        if self.partition.stopped:
+            self.partition.abandon(self)
+            return
+        if isinstance(error, _TryLater):
+            asyncio.get_running_loop().call_later(error.seconds, self._again)
+            return
+        cause = error.__cause__ if isinstance(error, LaneInterrupted) else error
+        self._members = None
+        self._recorded = None
+        self._index = 0
+        self._attempt = 1
+        self._contested += 1
+        if isinstance(cause, ConcurrencyError) and self._contested >= 5:
+            self.partition.restart(f"the lane of {self.at.key!r} is written by somebody else")
+            return
+        if not isinstance(cause, ConcurrencyError | UnavailableError | TimedOutError):
+            log.error("output not stored, will be tried again", customer=self.at.key, error=str(cause))
+        asyncio.get_running_loop().call_later(min(0.01 * 2**self._contested, 5.0), self._again)
+
+    def _again(self) -> None:
+        if not self.partition.discarded(self):
+            self.partition.group.runners.push(self)
+
+    def _finish(self, delivery: Delivery) -> None:
+        self.queue.popleft()
+        self._recorded = None
+        self._index = 0
+        self._attempt = 1
+        self._contested = 0
+        self.partition.close(delivery, self)
+
+    async def _load(self, delivery: Delivery) -> list[Member]:
+        """Opens the key from the log: its lanes, and the events before the one delivered."""
+        group = self.partition.group
+        stored = await group.transport.read(self.at.stream, group.namespace.key_filter(self.at))
+        if stored and stored[-1].sequence < delivery.sequence:
+            raise UnavailableError(f"{self.at.stream} does not show sequence {delivery.sequence} yet")
+        members = [
+            Member(processor, group.writers[processor.writer], Lane(), processor.open(self.at.key))
+            for processor in group.processors
+        ]
+        for message in stored:
+            for member in members:
+                _replay(member, message, delivery.sequence)
+        return members
+
+
+class _TryLater(SojournError):
+    """The handler is to be called again in a while."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
+def _replay(member: Member, message: Stored, upto: int) -> None:
+    tokens = message.subject.split(".")
+    room, family = tokens[1], tokens[4]
+    own = family == "act" and tokens[5] == member.writer.name
+    if room == "timer" or (family not in ("act", "evt")):
+        return
+    if own:
+        member.lane.replay(message)
+    if room != "log" or len(tokens) != (7 if family == "act" else 6):
+        return
+    cls = member.processor.folds.get(tokens[-1])
+    if cls is None or (not own and message.sequence >= upto):
+        return
+    try:
+        envelope = decode(message.payload, cls)
+        if own:
+            member.resident.acted(
+                Recorded(envelope, message.sequence, member.writer.name), envelope.cause_sequence or message.sequence
+            )
+        else:
+            writer = tokens[5] if family == "act" else None
+            member.resident.observe(Recorded(envelope, message.sequence, writer))
+    except PermanentError:
+        # Recorded as a dead letter when it was delivered; folds go on without it, then as now.
+        return
+
+
+def _cause(recorded: Recorded) -> Cause:
+    return cause_of(recorded.envelope, recorded.sequence)

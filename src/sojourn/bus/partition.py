@@ -1,0 +1,245 @@
+"""One partition of one group: the flow of its consumer, and the keys that wait in it.
+
+The order guarantee is contiguity: consumer sequences run 1, 2, 3 … after this worker's own reset. Anything else (a
+gap, a redelivery that is not held, a reconnect) means that somebody else may have been served: everything not
+committed is discarded and the consumer is reset to its ack floor. What was done meanwhile stands in the lanes, so
+nothing happens twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+from pydantic_core import from_json
+
+from sojourn.bus.envelope import decode
+from sojourn.bus.errors import DecodeError, SojournError, UnknownTypeError
+from sojourn.bus.keyqueue import KeyQueue
+from sojourn.bus.ports import Consumption, Delivery
+from sojourn.bus.processor import Recorded
+from sojourn.bus.subjects import Address, unescape_key
+
+if TYPE_CHECKING:
+    from sojourn.bus.group import Group
+
+log = structlog.get_logger("sojourn.worker")
+
+
+class Partition:
+    """Delivers what comes to the keys it belongs to, and acks what they have closed."""
+
+    def __init__(self, group: Group, number: int) -> None:
+        self.group = group
+        self.number = number
+        self.stream = group.namespace.stream(number)
+        self.consumer = f"{group.name}-{number}"
+        self._consumption: Consumption | None = None
+        self._keys: dict[str, KeyQueue] = {}
+        self._open: dict[int, str] = {}
+        self._next = 0
+        self._delivered = 0
+        self._beaten = 0
+        self._restarting: asyncio.Task[None] | None = None
+        self._deaf = True
+        self._repeat = False
+        self._stopped = False
+
+    async def start(self) -> None:
+        """Opens the flow from the ack floor. Raises what the transport raises."""
+        self._consumption = self.group.transport.consume(self.stream, self.consumer, self.receive, self.restart)
+        self._discard()
+        self._deaf = False
+        await self._consumption.restart()
+
+    def stop(self) -> None:
+        """Takes no more deliveries, and drops those that were not begun: they come again to the next owner."""
+        self._stopped = True
+        for queue in list(self._keys.values()):
+            while len(queue.queue) > 1:
+                self._open.pop(queue.queue.pop().sequence, None)
+            if queue.waiting:
+                self.abandon(queue)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it takes no more deliveries."""
+        return self._stopped
+
+    def abandon(self, queue: KeyQueue) -> None:
+        """Forgets a key whose head will not be handled here any more: it comes again."""
+        self._keys.pop(queue.at.token, None)
+        for delivery in queue.queue:
+            self._open.pop(delivery.sequence, None)
+
+    async def shut(self) -> None:
+        """Ends the flow, after acks sent before have left."""
+        self._stopped = True
+        if self._restarting is not None:
+            self._restarting.cancel()
+        if self._consumption is not None:
+            await self._consumption.close()
+
+    @property
+    def floor(self) -> int:
+        """Everything up to this sequence that concerns the group is closed."""
+        return next(iter(self._open)) - 1 if self._open else self._delivered
+
+    @property
+    def idle(self) -> bool:
+        """Whether no delivery is waiting or being handled."""
+        return not self._open
+
+    def receive(self, delivery: Delivery) -> None:
+        """Takes one delivery, from the transport's callback."""
+        if self._stopped or self._deaf:
+            return
+        if delivery.consumer_sequence != self._next:
+            self.restart(f"deliveries {self._next} to {delivery.consumer_sequence - 1} went to somebody else")
+            return
+        self._next += 1
+        sequence = delivery.sequence
+        if sequence <= self._delivered and self._delivered:
+            if sequence in self._open:
+                self._open[sequence] = delivery.token
+            else:
+                self.restart(f"sequence {sequence} came again")
+            return
+        self._delivered = sequence
+        tokens = delivery.subject.split(".")
+        if not self.group.wants(tokens):
+            assert self._consumption is not None
+            self._consumption.ack(delivery.token)
+            self.group.counters.skipped += 1
+            self.group.progressed()
+            return
+        self._open[sequence] = delivery.token
+        token = tokens[3]
+        queue = self._keys.get(token)
+        if queue is None:
+            queue = self._keys[token] = KeyQueue(self, self._address(token))
+        queue.queue.append(delivery)
+        if not queue.busy:
+            queue.busy = True
+            self.group.runners.push(queue)
+
+    def recorded(self, delivery: Delivery) -> Recorded:
+        """Decodes a delivery. Raises `DecodeError` and `SchemaError`."""
+        tokens = delivery.subject.split(".")
+        writer: str | None = None
+        due = False
+        type = tokens[-1]
+        if tokens[4] == "act":
+            writer = tokens[5]
+        elif len(tokens) > 6:
+            due, writer = True, tokens[6]
+            try:
+                type = str(from_json(delivery.payload)["type"])
+            except (ValueError, LookupError, TypeError) as error:
+                raise DecodeError(f"a timer's message that is no event: {error}") from error
+        cls = self.group.types.get(type)
+        if cls is None:
+            raise UnknownTypeError(f"no processor of group {self.group.name} knows the event type {type!r}", type=type)
+        envelope = decode(delivery.payload, cls)
+        if envelope.type != type:
+            raise DecodeError(f"the document says it is a {envelope.type}, its subject says {type}")
+        key = unescape_key(tokens[3])
+        if envelope.key != key:
+            raise DecodeError(f"the document belongs to customer {envelope.key!r}, its subject to {key!r}")
+        return Recorded(envelope, delivery.sequence, writer, due)
+
+    def close(self, delivery: Delivery, queue: KeyQueue) -> None:
+        """A delivery is done with: acks it, and lets its key go on."""
+        token = self._open.pop(delivery.sequence, None)
+        if token is not None and self._consumption is not None:
+            self._consumption.ack(token)
+        self.group.counters.closed += 1
+        if queue.queue:
+            self.group.runners.push(queue)
+        else:
+            queue.busy = False
+            keys = self._keys
+            # Moved to the end: the least recently used are the first.
+            keys[queue.at.token] = keys.pop(queue.at.token)
+            if len(keys) > self.group.resident_limit:
+                self._evict()
+        self.group.progressed()
+
+    def discarded(self, queue: KeyQueue) -> bool:
+        """Whether a key's memory was dropped since: what it is still doing has no effect any more."""
+        return self._keys.get(queue.at.token) is not queue
+
+    def restart(self, reason: str) -> None:
+        """Discards what is not committed and begins again at the ack floor."""
+        if self._stopped:
+            return
+        if self._restarting is not None:
+            self._repeat = True
+            return
+        log.info("partition starts over", group=self.group.name, partition=self.number, reason=reason)
+        self.group.counters.restarts += 1
+        self._deaf = True
+        self._discard()
+        self._restarting = asyncio.create_task(self._restart())
+
+    def beat(self) -> None:
+        """Tells the server that what has been open since the last beat is still being worked on."""
+        assert self._consumption is not None
+        if self._restarting is not None:
+            return
+        for sequence, token in self._open.items():
+            if sequence > self._beaten:
+                break
+            self._consumption.progress(token)
+        self._beaten = self._delivered
+
+    def _discard(self) -> None:
+        self._keys = {}
+        self._open = {}
+        self._delivered = 0
+        self._beaten = 0
+        self._next = 1
+
+    async def _restart(self) -> None:
+        assert self._consumption is not None
+        wait = 0.05
+        try:
+            while True:
+                self._repeat = False
+                self._discard()
+                # The old flow ends with the call, so what arrives from now on is of the new one.
+                self._deaf = False
+                try:
+                    await self._consumption.restart()
+                except SojournError as error:
+                    self._deaf = True
+                    log.warning(
+                        "partition waits for the server",
+                        group=self.group.name,
+                        partition=self.number,
+                        reason=str(error),
+                    )
+                    await asyncio.sleep(wait)
+                    wait = min(wait * 2, 2.0)
+                else:
+                    if not self._repeat:
+                        return
+        finally:
+            self._restarting = None
+
+    def _evict(self) -> None:
+        surplus = len(self._keys) - self.group.resident_limit
+        for token, queue in list(self._keys.items()):
+            if surplus <= 0:
+                break
+            if not queue.busy:
+                del self._keys[token]
+                surplus -= 1
+
+    def _address(self, token: str) -> Address:
+        try:
+            key = unescape_key(token)
+        except DecodeError:
+            key = token
+        return Address(key, token, self.number, self.stream)

@@ -1,0 +1,218 @@
+"""Publishing: one event awaited, or many pipelined.
+
+A publisher has no lane. An event's own id is its message id, so a retry within the server's deduplication window of two
+minutes is stored once; retries end before that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from sojourn.bus.envelope import Cause, Envelope, cause_of, encode
+from sojourn.bus.errors import ClosedError, DuplicateError, PublishError, TooLargeError, TransientError
+from sojourn.bus.event import Event, key_of, spec_of
+from sojourn.bus.ids import uuid7
+from sojourn.bus.ports import Append
+
+if TYPE_CHECKING:
+    from sojourn.bus.client import Bus
+
+PATIENCE = 60.0
+"""How long a publisher retries through an outage, in seconds. With the last attempt's own time-out it stays below the
+two minutes for which the server remembers message ids."""
+
+_PAUSE = 0.2
+
+HEADROOM = 1024
+"""Bytes kept free for the headers of a message, below the server's limit."""
+
+
+class Published(NamedTuple):
+    """Where an event was stored. ``duplicate``: it was there before, under the same id; ``sequence`` is 0 where
+    unknown."""
+
+    id: str
+    stream: str
+    sequence: int
+    duplicate: bool = False
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """An event on its way."""
+
+    event: Event
+    id: str
+    stream: str
+    append: Append
+    deadline: float
+
+
+def prepare(
+    bus: Bus, event: Event, *, id: str | None, time: datetime | None, source: str | None, cause: Envelope[Event] | None
+) -> Outgoing:
+    """The append of an event; raises `DefinitionError`, `SchemaError`, `TooLargeError` and `ValueError` (a naive time)
+    before anything is sent."""
+    spec = spec_of(event)
+    at = bus.namespace.locate(key_of(event))
+    id = id if id is not None else uuid7()
+    if not 0 < len(id) <= 512 or not id.isprintable():
+        raise ValueError(f"an event's id is 1 to 512 printable characters, not {id[:40]!r}")
+    if time is None:
+        time = bus.clock.now()
+    elif time.tzinfo is None:
+        raise ValueError(f"the time of {spec.type} is naive; say which zone: datetime(…, tzinfo=UTC)")
+    because: Cause | None = cause_of(cause, None) if cause is not None else None
+    payload = encode(event, id=id, source=source or bus.source, key=at.key, time=time, cause=because)
+    limit = bus.transport.max_payload - HEADROOM
+    if len(payload) > limit:
+        raise TooLargeError(
+            f"{spec.type} is {len(payload):,} bytes as a document; the server takes {limit:,}. "
+            "Store the content elsewhere and publish a reference to it",
+            size=len(payload),
+            limit=limit,
+        )
+    append = Append(bus.namespace.event(at, spec.type), payload, message_id=id)
+    return Outgoing(event, id, at.stream, append, monotonic() + PATIENCE)
+
+
+async def publish_one(bus: Bus, outgoing: Outgoing) -> Published:
+    """Stores one event, retrying through an outage. Raises what the last attempt met."""
+    while True:
+        try:
+            [sequence] = await bus.committer.store(outgoing.stream, [outgoing.append])
+        except DuplicateError as error:
+            return Published(outgoing.id, outgoing.stream, error.sequence or 0, duplicate=True)
+        except TransientError:
+            if monotonic() >= outgoing.deadline:
+                raise
+            await asyncio.sleep(_PAUSE)
+        else:
+            return Published(outgoing.id, outgoing.stream, sequence)
+
+
+class Publisher:
+    """Publishes many events without waiting for each::
+
+        async with bus.publisher() as publisher:
+            for event in events:
+                await publisher.publish(event)
+
+    At most ``in_flight`` events are unanswered; beyond that `publish` waits. Leaving the block waits for all of them
+    and raises an `ExceptionGroup` of `PublishError`, one for each event that was refused or outlived the patience of
+    60 s. Events are stored in the order of the calls; after an outage those not known to be stored are sent again, in
+    order, before new ones.
+    """
+
+    def __init__(
+        self, bus: Bus, *, in_flight: int = 2000, on_error: Callable[[PublishError], None] | None = None
+    ) -> None:
+        if in_flight < 1:
+            raise ValueError(f"in_flight={in_flight}: at least one event has to be in flight")
+        self._bus = bus
+        self._limit = in_flight
+        self._on_error = on_error
+        self._unanswered = 0
+        self._retries: list[tuple[int, Outgoing]] = []
+        self._recovery: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._order = 0
+        self._closed = False
+        self.stored = 0
+        self.duplicates = 0
+        self.failures: list[PublishError] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed = True
+        if error is not None and not isinstance(error, Exception):
+            # Cancelled or interrupted: what is on its way may still arrive; waiting for it is not what was asked.
+            if self._recovery is not None:
+                self._recovery.cancel()
+            return
+        await self.flush()
+        if self.failures and self._on_error is None:
+            raise ExceptionGroup(f"{len(self.failures)} of the events were not stored", self.failures)
+
+    async def publish(
+        self,
+        event: Event,
+        *,
+        id: str | None = None,
+        time: datetime | None = None,
+        source: str | None = None,
+        cause: Envelope[Event] | None = None,
+    ) -> None:
+        """Sends an event; returns when there is room for the next, not when it is stored. Raises what is wrong with
+        the event itself at once (`SchemaError`, `TooLargeError`, `ValueError`), and `ClosedError` after the block has
+        ended."""
+        if self._closed:
+            raise ClosedError("this publisher's block has ended: open another with bus.publisher()")
+        outgoing = prepare(self._bus, event, id=id, time=time, source=source, cause=cause)
+        while self._unanswered >= self._limit or self._recovery is not None:
+            await self._wait()
+            outgoing.deadline = monotonic() + PATIENCE
+        self._send(self._order, outgoing)
+        self._order += 1
+
+    async def flush(self) -> None:
+        """Waits until every event sent so far is stored or has failed."""
+        while self._unanswered or self._recovery is not None:
+            await self._wait()
+
+    async def _wait(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _send(self, order: int, outgoing: Outgoing) -> None:
+        self._unanswered += 1
+
+        def done(result: list[int] | Exception) -> None:
+            self._unanswered -= 1
+            if isinstance(result, DuplicateError):
+                self.duplicates += 1
+            elif isinstance(result, TransientError) and monotonic() < outgoing.deadline:
+                self._retries.append((order, outgoing))
+                if self._recovery is None:
+                    self._recovery = asyncio.create_task(self._recover())
+            elif isinstance(result, Exception):
+                self._fail(outgoing, result)
+            else:
+                self.stored += 1
+            self._changed.set()
+
+        self._bus.committer.submit(outgoing.stream, [outgoing.append], done)
+
+    async def _recover(self) -> None:
+        try:
+            while self._retries or self._unanswered:
+                while self._unanswered:
+                    await self._wait()
+                await asyncio.sleep(_PAUSE)
+                retries, self._retries = sorted(self._retries, key=lambda item: item[0]), []
+                for order, outgoing in retries:
+                    self._send(order, outgoing)
+        finally:
+            self._recovery = None
+            self._changed.set()
+
+    def _fail(self, outgoing: Outgoing, reason: Exception) -> None:
+        failure = PublishError(
+            f"{spec_of(outgoing.event).type} {outgoing.id} was not stored: {reason}",
+            event=outgoing.event,
+            reason=reason,
+        )
+        failure.__cause__ = reason
+        self.failures.append(failure)
+        if self._on_error is not None:
+            self._on_error(failure)

@@ -1,0 +1,220 @@
+"""The registry: what runs on a namespace, kept in the bucket ``{NS}_registry``.
+
+``namespace`` says how customers are spread, ``writer.{name}`` describes an agent, saga or relay, ``group.{name}``
+holds where a group began and what its consumers see, ``type.{Type}`` which field of an event type is the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sojourn.bus.envelope import problems
+from sojourn.bus.errors import ConcurrencyError, ConfigurationError, NotFoundError
+from sojourn.bus.event import Event, spec_of
+from sojourn.bus.ports import Bucket
+from sojourn.bus.processor import Processor
+
+Document = Mapping[str, Any]
+
+
+class Registration(BaseModel):
+    """A writer as it registered. ``reference`` is its code's import path, ``module:Class``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_: int = 1
+    kind: str
+    name: str
+    version: int
+    group: str
+    mode: str = "live"
+    reference: str
+    doc: str = ""
+    handles: list[str]
+    folds: list[str]
+    publishes: list[str]
+    journey: str | None = None
+    registered: datetime
+    description: dict[str, Any] = {}
+
+    @property
+    def reads(self) -> set[str]:
+        """Every event type that it has to see."""
+        return {*self.handles, *self.folds}
+
+
+class GroupRecord(BaseModel):
+    """Where a group began: by stream, the sequence of the last message before its first. ``actions``: its consumers
+    deliver actions too, since it reads those of other writers."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    start: dict[str, int]
+    actions: bool
+
+
+class TypeRecord(BaseModel):
+    """An event type as the ingress needs it where the class itself is not at hand."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str
+    version: int
+    key_field: str
+
+
+class Registry:
+    """Reads and writes the registry. Writes are compare-and-set: of two at the same moment one wins, the other looks
+    again."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.bucket = bucket
+
+    async def register(self, processor: Processor, *, replace: bool = False) -> Registration:
+        """Registers a processor, or brings its registration up to date.
+
+        Raises `ConfigurationError` where the name belongs to other code (``replace`` takes it over) and where an older
+        version would displace a newer one.
+        """
+        key = f"writer.{processor.writer}"
+        description = dict(processor.description)
+        while True:
+            entry = await self.bucket.get(key)
+            known = _parse(entry.value) if entry is not None and entry.value is not None else None
+            fresh = Registration(
+                kind=processor.kind,
+                name=processor.writer,
+                version=processor.version,
+                group=processor.group,
+                mode=known.mode if known is not None else "live",
+                reference=str(description.pop("reference", "")),
+                doc=str(description.pop("doc", "")),
+                handles=sorted(processor.handles),
+                folds=sorted(processor.folds),
+                publishes=sorted(processor.publishes),
+                journey=description.pop("journey", None),
+                registered=datetime.now(UTC),
+                description=description,
+            )
+            if known is not None:
+                if not replace:
+                    _check_owner(known, fresh)
+                if known == fresh.model_copy(update={"registered": known.registered}):
+                    return known
+            try:
+                revision = entry.revision if entry is not None and entry.value is not None else 0
+                await self.bucket.put(key, fresh.model_dump_json().encode(), expect=revision)
+            except ConcurrencyError:
+                description = dict(processor.description)
+                continue
+            return fresh
+
+    async def agents(self) -> list[Registration]:
+        """The registered agents, by name."""
+        return [writer for writer in await self.writers() if writer.kind == "agent"]
+
+    async def agent(self, name: str) -> Registration | None:
+        """One agent's registration, or None."""
+        return next((agent for agent in await self.agents() if agent.name == name), None)
+
+    async def writers(self) -> list[Registration]:
+        """Everything registered that writes, by name."""
+        return [_parse(entry.value) for entry in await self.bucket.entries("writer.") if entry.value is not None]
+
+    async def group(self, name: str) -> GroupRecord | None:
+        """Where a group began, or None for one that never ran."""
+        entry = await self.bucket.get(f"group.{name}")
+        return GroupRecord.model_validate_json(entry.value) if entry is not None and entry.value is not None else None
+
+    async def settle_group(
+        self, name: str, *, present: Mapping[str, int], start: Literal["now", "beginning"], actions: bool
+    ) -> GroupRecord:
+        """The group's record, created where it never ran: ``present`` holds each stream's last sequence. A group that
+        did not read other writers' actions and now does is widened; never the other way round."""
+        while True:
+            entry = await self.bucket.get(f"group.{name}")
+            if entry is None or entry.value is None:
+                since = dict(present) if start == "now" else dict.fromkeys(present, 0)
+                record, revision = GroupRecord(name=name, start=since, actions=actions), 0
+            else:
+                record, revision = GroupRecord.model_validate_json(entry.value), entry.revision
+                if record.actions or not actions:
+                    return record
+                record = record.model_copy(update={"actions": True})
+            try:
+                await self.bucket.put(f"group.{name}", record.model_dump_json().encode(), expect=revision)
+            except ConcurrencyError:
+                continue
+            return record
+
+    async def register_type(self, cls: type[Event]) -> None:
+        """Tells every ingress which field of an event type is the key. Raises `ConfigurationError` where that field
+        changed: the events already stored were filed by the old one."""
+        spec = spec_of(cls)
+        fresh = TypeRecord(type=spec.type, version=spec.version, key_field=_wire_name(cls, spec.key_field))
+        key = f"type.{spec.type}"
+        while True:
+            known = await self.type(spec.type)
+            entry = await self.bucket.get(key)
+            if known is not None:
+                if known.key_field != fresh.key_field:
+                    raise ConfigurationError(
+                        f"{spec.type} is registered with the key field {known.key_field!r}, this code has "
+                        f"{fresh.key_field!r}: "
+                        "a different key is a different event; give it a name of its own"
+                    )
+                if known.version >= fresh.version:
+                    return
+            try:
+                revision = entry.revision if entry is not None and entry.value is not None else 0
+                await self.bucket.put(key, fresh.model_dump_json().encode(), expect=revision)
+            except ConcurrencyError:
+                continue
+            return
+
+    async def type(self, name: str) -> TypeRecord | None:
+        """What is known of an event type, or None."""
+        entry = await self.bucket.get(f"type.{name}")
+        return TypeRecord.model_validate_json(entry.value) if entry is not None and entry.value is not None else None
+
+    async def require_agent(self, name: str) -> Registration:
+        """One agent's registration; `NotFoundError` with the names there are."""
+        found = await self.agent(name)
+        if found is None:
+            names = ", ".join(agent.name for agent in await self.agents()) or "none yet"
+            raise NotFoundError(f"no agent named {name!r} is registered (registered: {names})")
+        return found
+
+
+def _wire_name(cls: type[Event], field: str) -> str:
+    return cls.model_fields[field].serialization_alias or cls.model_fields[field].alias or field
+
+
+def _check_owner(known: Registration, fresh: Registration) -> None:
+    if known.reference and fresh.reference and known.reference != fresh.reference:
+        raise ConfigurationError(
+            f"the name {fresh.name!r} is taken by {known.reference} (version {known.version}); "
+            f"names are unique in a namespace. Give {fresh.reference} another name, or, if the code only moved, "
+            f"`sojourn agents register {fresh.reference} --replace`"
+        )
+    if known.kind != fresh.kind:
+        raise ConfigurationError(f"the name {fresh.name!r} is that of a {known.kind}: choose another")
+    if known.group != fresh.group:
+        raise ConfigurationError(
+            f"{fresh.name!r} runs in group {known.group!r}, this code says {fresh.group!r}: "
+            "a new group has no position and would miss or repeat events. Keep the group, or register the agent under a new name"
+        )
+
+
+def _parse(value: bytes) -> Registration:
+    try:
+        return Registration.model_validate_json(value)
+    except ValidationError as error:
+        raise ConfigurationError(
+            f"the registry holds an entry that this version of Sojourn cannot read: {problems(error)}"
+        ) from error

@@ -1,0 +1,237 @@
+"""The worker: runs processors on a bus, from their registration to their last ack."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Literal, Self, cast
+
+import structlog
+
+from sojourn.bus.catalog import Catalog
+from sojourn.bus.client import Bus
+from sojourn.bus.errors import SojournError
+from sojourn.bus.event import Event
+from sojourn.bus.group import Group, group_processors
+from sojourn.bus.ids import uuid7
+from sojourn.bus.ingress import Ingress
+from sojourn.bus.lease import TTL, Lease
+from sojourn.bus.ports import ACK_WAIT, Append
+from sojourn.bus.processor import Processor
+from sojourn.bus.registry import GroupRecord
+from sojourn.bus.runners import Runners
+from sojourn.bus.watchdog import Watchdog
+
+log = structlog.get_logger("sojourn.worker")
+
+DRAIN = 8.0
+"""Seconds that a leaving worker waits for handlers that are running; with the rest of leaving it stays within ten."""
+
+
+class Worker:
+    """Runs processors until its block ends::
+
+        async with Worker(bus, processors, catalog=catalog) as worker:
+            await worker.wait()
+
+    Entering registers the processors and takes their groups; a group that another worker holds is taken as soon as
+    that one leaves or dies. Leaving hands them over: no new deliveries, running handlers finish (8 s at most), outputs
+    are committed, acks sent.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        processors: Sequence[Processor],
+        *,
+        catalog: Iterable[type[Event]] = (),
+        name: str | None = None,
+        ingress: bool = True,
+        concurrency: int = 1000,
+    ) -> None:
+        self.bus = bus
+        self.name = name or f"worker-{uuid7()[-12:]}"
+        self.processors = tuple(processors)
+        self.catalog = Catalog(catalog)
+        for processor in self.processors:
+            for cls in (*processor.handles.values(), *processor.folds.values(), *processor.publishes.values()):
+                self.catalog.add(cls)
+        self.runners = Runners(concurrency)
+        self.groups: list[Group] = []
+        self._progress = asyncio.Event()
+        self._behind: dict[int, tuple[int, int]] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._stack = contextlib.AsyncExitStack()
+        self._stopping = asyncio.Event()
+        self._with_ingress = ingress
+        self._running: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        bus = self.bus
+        for cls in self.catalog:
+            await bus.registry.register_type(cls)
+        for processor in self.processors:
+            await bus.registry.register(processor)
+        leases = await bus.transport.bucket(bus.namespace.bucket("leases"))
+        for name, members in group_processors(self.processors).items():
+            self.groups.append(
+                Group(
+                    name,
+                    members,
+                    transport=bus.transport,
+                    namespace=bus.namespace,
+                    committer=bus.committer,
+                    clock=bus.clock,
+                    runners=self.runners,
+                    lease=Lease(leases, f"group.{name}", self.name),
+                    progress=self._progress,
+                )
+            )
+        bus.committer.observers.append(self._stored)
+        for group in self.groups:
+            # Fixed before anything is handled: what is stored from now on is theirs.
+            await self._settle(group)
+        ready: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future() for _ in self.groups]
+        self._running = asyncio.create_task(self._run(ready, leases_ingress=Lease(leases, "ingress", self.name)))
+        for future in ready:
+            await asyncio.wait([future, self._running], return_when=asyncio.FIRST_COMPLETED)
+            if self._running.done():
+                await self._running
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for group in self.groups:
+            group.stop()
+        if not isinstance(error, asyncio.CancelledError):
+            drained = await self.runners.drain(DRAIN, lambda: all(group.idle for group in self.groups))
+            if not drained:
+                log.warning("handlers still running are cut off; their events come again", handlers=self._labels())
+        self._stopping.set()
+        await self.runners.close()
+        self.bus.committer.observers.remove(self._stored)
+        assert self._running is not None
+        self._running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._running
+
+    async def wait(self) -> None:
+        """Returns only when the worker fails, by raising why."""
+        assert self._running is not None
+        await asyncio.shield(self._running)
+
+    async def caught_up(self) -> None:
+        """Waits until every group of this worker has closed everything that this process's committer stored so far,
+        what the handling of that led to included."""
+        while True:
+            self._progress.clear()
+            if not self._lagging():
+                return
+            assert self._running is not None
+            if self._running.done():
+                await self._running
+            await self._progress.wait()
+
+    def _lagging(self) -> bool:
+        for number, (behaviour, anything) in list(self._behind.items()):
+            for group in self.groups:
+                need = anything if group.actions else behaviour
+                if not group.partitions or group.partitions[number].floor < need:
+                    return True
+            del self._behind[number]
+        return False
+
+    def _stored(self, stream: str, appends: Sequence[Append], sequences: Sequence[int]) -> None:
+        for append, sequence in zip(appends, sequences, strict=True):
+            tokens = append.subject.split(".", 5)
+            if tokens[1] == "log":
+                number = int(tokens[2])
+                behaviour, _ = self._behind.get(number, (0, 0))
+                self._behind[number] = (sequence if tokens[4] == "evt" else behaviour, sequence)
+
+    async def _run(self, ready: list[asyncio.Future[None]], *, leases_ingress: Lease) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._beat())
+                tasks.create_task(self._watch_writers())
+                for group, future in zip(self.groups, ready, strict=True):
+                    tasks.create_task(self._hold(group, future))
+                if self._with_ingress:
+                    tasks.create_task(Ingress(self.bus, self.catalog, leases_ingress).run())
+        finally:
+            for group in self.groups:
+                await group.close()
+                await group.lease.release()
+
+    async def _hold(self, group: Group, ready: asyncio.Future[None]) -> None:
+        """Runs a group whenever this worker holds its lease."""
+        announced = False
+        while True:
+            try:
+                held = await group.lease.acquire()
+            except SojournError as error:
+                held = group.lease.held
+                log.warning("lease not renewed", group=group.name, reason=str(error))
+            if held and not group.partitions and not self._stopping.is_set():
+                try:
+                    await group.open(await self._settle(group))
+                except SojournError as error:
+                    log.warning("group could not start, will try again", group=group.name, reason=str(error))
+                    await group.close()
+                else:
+                    log.info("group runs here", group=group.name, agents=[p.writer for p in group.processors])
+            elif not held and group.partitions:
+                log.warning("group lost to another worker", group=group.name)
+                await group.close()
+            elif not held and not announced:
+                announced = True
+                log.info("group runs elsewhere; standing by", group=group.name, holder=group.lease.holder)
+            if not ready.done() and (group.partitions or not held):
+                ready.set_result(None)
+            await asyncio.sleep(TTL / 3 if group.partitions else TTL / 10)
+
+    async def _settle(self, group: Group) -> GroupRecord:
+        registry = self.bus.registry
+        present = {}
+        for stream in self.bus.namespace.streams:
+            state = await self.bus.transport.stream_state(stream)
+            present[stream] = state.last if state is not None else 0
+        return await registry.settle_group(
+            group.name,
+            present=present,
+            start=cast("Literal['now', 'beginning']", group.start_at),
+            actions=group.reads_others(await self._published()),
+        )
+
+    async def _published(self) -> Mapping[str, frozenset[str]]:
+        return {writer.name: frozenset(writer.publishes) for writer in await self.bus.registry.writers()}
+
+    async def _watch_writers(self) -> None:
+        """A writer that registers later may publish what a group here folds: that group then has to see it."""
+        async for _ in self.bus.registry.bucket.watch("writer."):
+            try:
+                published = await self._published()
+                for group in self.groups:
+                    if not group.actions and group.partitions and group.reads_others(published):
+                        await group.widen(self.bus.registry, await self._settle(group))
+            except SojournError as error:
+                log.warning("the registry could not be read", reason=str(error))
+
+    async def _beat(self) -> None:
+        interval = ACK_WAIT / 6
+        elapsed = 0.0
+        with Watchdog(self.runners):
+            while True:
+                await asyncio.sleep(0.5)
+                self.runners.sweep()
+                elapsed += 0.5
+                if elapsed >= interval:
+                    elapsed = 0.0
+                    for group in self.groups:
+                        group.beat()
+
+    def _labels(self) -> list[str]:
+        return [call.label for call in self.runners.calls.values()]
