@@ -36,6 +36,8 @@ _PATIENCE = 330.0
 """Seconds to wait for a server that somebody else starts: a little more than the supervisor's own patience."""
 _STOP_PATIENCE = 30.0
 """Seconds to wait for a server that is stopping."""
+_SCHEMA_PATIENCE = 5.0
+"""Seconds in which a supervisor that is starting replaces what another version of Sojourn left."""
 _MAX_STARTS = 5
 """Supervisors that one user starts anew within a minute, before it leaves a broken machine alone."""
 
@@ -130,7 +132,7 @@ class User:
                 record = read_record(self._store / RECORD)
             except OtherSchema as error:
                 # Or one that is left over, and that the supervisor which is starting replaces in a moment.
-                if waited > 5:
+                if waited > _SCHEMA_PATIENCE:
                     message = f"another version of Sojourn runs the server of {self._store} ({error}): end its commands"
                     raise ConfigurationError(message) from error
                 record = None
@@ -215,6 +217,8 @@ async def _answers(record: Record) -> bool:
                 info = parse_info(await reader.readline())
             finally:
                 writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
     except (OSError, TimeoutError, ValueError):
         return False
     return info is not None and info.get("server_name") == record.name
