@@ -16,9 +16,9 @@ _IRREGULAR = _SAME_AS_INFINITIVE | frozenset(
     "arisen awoken begun bent bitten blown bought bound bred broken brought built burnt caught chosen dealt done drawn "
     "driven drunk dug eaten fallen fed felt fled flown forbidden forgiven forgotten fought found frozen given gone got "
     "gotten ground grown heard held hidden hung kept known laid lain leant learnt led left lent lit lost made meant "
-    "met mistaken outgrown overridden overrun overtaken paid prepaid proven rebuilt redone repaid resold resent retaken "
-    "rewritten ridden risen rung sat seen sent sewn shaken shown shrunk slept slid sold sought spent spoken sprung "
-    "stolen stood stopped struck stuck sung sunk swept sworn swung taken taught thought thrown told torn understood "
+    "met mistaken outgrown overridden overrun overtaken paid prepaid proven rebuilt redone repaid resold resent "
+    "retaken rewritten ridden risen rung sat seen sent sewn shaken shown shrunk slept slid sold sought spent spoken "
+    "sprung stolen stood stopped struck stuck sung sunk swept sworn swung taken taught thought thrown told torn understood "
     "undone unpaid unsent unsold withdrawn withheld woken won worn wound woven written".split()
 )
 _PARTICLES = frozenset(

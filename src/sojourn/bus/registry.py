@@ -207,7 +207,8 @@ def _check_owner(known: Registration, fresh: Registration) -> None:
     if known.group != fresh.group:
         raise ConfigurationError(
             f"{fresh.name!r} runs in group {known.group!r}, this code says {fresh.group!r}: "
-            "a new group has no position and would miss or repeat events. Keep the group, or register the agent under a new name"
+            "a new group has no position and would miss or repeat events. Keep the group, "
+            "or register the agent under a new name"
         )
 
 
