@@ -1,0 +1,168 @@
+"""Actions as people read them: one line each, on a grid that holds still."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+from zlib import crc32
+
+from rich.cells import cell_len
+
+from sojourn.bus.errors import DecodeError
+from sojourn.bus.subjects import parse_log_subject, unescape_key
+from sojourn.console.cells import cut, fit, pad
+from sojourn.console.terminal import Span, plain
+
+_DIM = "2"
+_ACTION = "1"
+# Without red, which means trouble, and without black and white, of which one is the background.
+_AGENT_COLOURS = ("36", "35", "33", "34", "32", "96", "95", "94")
+_BARE = re.compile(r"[\w.,:+@%/#~-]+")
+_TIME = 11
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What an agent did, as far as readers are told. ``fields`` are the event's, without its key; ``cause`` is a
+    type."""
+
+    time: datetime
+    customer: str
+    agent: str
+    type: str
+    fields: dict[str, Any]
+    cause: str | None = None
+    trouble: str | None = None
+
+
+def action_of(subject: str, payload: bytes, timestamp: int) -> Action | None:
+    """The action in a stored message; None where its subject is not that of an action. ``timestamp`` in nanoseconds.
+
+    A message that holds no readable document is an action in trouble: shown, not skipped.
+    """
+    parsed = parse_log_subject(subject)
+    if parsed is None or parsed.family != "act" or parsed.writer is None:
+        return None
+    try:
+        customer = unescape_key(parsed.token)
+    except DecodeError:
+        customer = parsed.token
+    stored = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=timestamp // 1000)
+    try:
+        document = json.loads(payload)
+        time = datetime.fromisoformat(document["time"])
+        data = document["data"]
+        cause = document.get("causetype")
+        if time.tzinfo is None or not isinstance(data, dict) or not isinstance(cause, (str, type(None))):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return Action(stored, customer, parsed.writer, parsed.name, {}, trouble="not a CloudEvents document")
+    return Action(time, customer, parsed.writer, parsed.name, _without_key(data, customer), cause)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Widths of the columns, in cells. ``width`` is that of the whole line; None where nothing is cut."""
+
+    width: int | None
+    gap: int
+    customer: int
+    agent: int
+    cause: int
+
+    @property
+    def action(self) -> int:
+        """What is left for the action and its fields."""
+        return (self.width or 0) - _TIME - self.customer - self.agent - self.cause - 4 * self.gap
+
+    def header(self) -> list[Span]:
+        """The names of the columns."""
+        gap = " " * self.gap
+        names = [
+            "time".rjust(_TIME),
+            fit("customer", self.customer),
+            fit("agent", self.agent),
+            fit("action", self.action),
+        ]
+        return [Span(gap.join([*names, "because of"]), _DIM)]
+
+    def line(self, action: Action, today: datetime) -> list[Span]:
+        """An action's line. ``today`` is the present, in the zone that times are shown in."""
+        gap = Span(" " * self.gap)
+        customer, agent = plain(action.customer), plain(action.agent)
+        wide = self.width is None
+        spans = [
+            Span(_time(action.time, today).rjust(_TIME), _DIM),
+            gap,
+            Span(pad(customer, self.customer) if wide else fit(customer, self.customer, middle=True)),
+            gap,
+            Span(pad(agent, self.agent) if wide else fit(agent, self.agent), _colour(agent)),
+            gap,
+            *self._what(action),
+        ]
+        if action.cause is not None:
+            cause = f"← {plain(action.cause)}"
+            spans += [gap, Span(cause if wide else cut(cause, self.cause), _DIM)]
+        return spans
+
+    def _what(self, action: Action) -> list[Span]:
+        if self.width is None:
+            details = _details(action)
+            return [Span(plain(action.type), _ACTION), Span(details, "31" if action.trouble else "")]
+        name = cut(plain(action.type), self.action)
+        left = self.action - cell_len(name)
+        details = cut(_details(action), left) if left > 2 else ""
+        rest = " " * (left - cell_len(details)) if action.cause is not None else ""
+        return [Span(name, _ACTION), Span(details, "31" if action.trouble else ""), Span(rest)]
+
+
+@lru_cache(maxsize=64)
+def grid(width: int | None, agents: frozenset[str] = frozenset(), causes: frozenset[str] = frozenset()) -> Grid:
+    """The grid for a terminal of that width. ``agents`` and ``causes`` are names known beforehand: their columns are
+    made to fit them, within what the width allows."""
+    if width is None:
+        return Grid(None, 2, 16, _longest(agents, 14), 0)
+    gap = 1 if width < 96 else 2
+    # What is sure to be read in full comes first: agent, then cause; the action has at least a third of the line.
+    spare = width - _TIME - 4 * gap - width // 3
+    customer = min(max(8, spare // 3), 24)
+    agent = max(6, min(_longest(agents, 14), spare - customer - 8, 24))
+    cause = max(8, min(_longest(causes, 18) + 2, spare - customer - agent, 28))
+    return Grid(width, gap, customer, agent, cause)
+
+
+def _longest(names: Iterable[str], default: int) -> int:
+    return max(map(len, names), default=default)
+
+
+def _time(moment: datetime, today: datetime) -> str:
+    local = moment.astimezone(today.tzinfo)
+    if local.date() == today.date():
+        return f"{local:%H:%M:%S}"
+    return f"{local:%m-%d %H:%M}" if local.year == today.year else f"{local:%Y-%m-%d}"
+
+
+def _colour(agent: str) -> str:
+    return _AGENT_COLOURS[crc32(agent.encode()) % len(_AGENT_COLOURS)]
+
+
+def _without_key(data: dict[str, Any], customer: str) -> dict[str, Any]:
+    key = next((name for name, value in data.items() if value == customer), None)
+    return {name: value for name, value in data.items() if name != key and value is not None}
+
+
+def _details(action: Action) -> str:
+    if action.trouble is not None:
+        return f" ({action.trouble})"
+    return "".join(f" {plain(str(name))}={_value(value)}" for name, value in action.fields.items())
+
+
+def _value(value: object) -> str:
+    if isinstance(value, str) and _BARE.fullmatch(value):
+        return plain(value)
+    return plain(json.dumps(value, ensure_ascii=False, separators=(",", ":")))

@@ -1,0 +1,161 @@
+"""``sojourn watch``: the stream of actions, live."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+import click
+
+from sojourn.bus.errors import ConfigurationError
+from sojourn.bus.naming import check_token
+from sojourn.bus.subjects import check_key
+from sojourn.console.failures import note
+from sojourn.console.moments import BEGINNING, Moment
+from sojourn.console.options import Form, Settings, connection, example, form
+from sojourn.console.session import with_bus
+
+if TYPE_CHECKING:
+    from sojourn.bus.client import Bus
+    from sojourn.bus.ports import Stored
+    from sojourn.console.stream import Selection, Show
+
+
+def _agents(ctx: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> frozenset[str]:
+    try:
+        return frozenset(check_token("agent", name) for name in names)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), ctx, parameter) from error
+
+
+def _types(ctx: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> frozenset[str]:
+    for name in names:
+        if not (name.isascii() and name.isidentifier()):
+            raise click.BadParameter(
+                f"{name!r} is not the name of an event class, such as DiscountOffered", ctx, parameter
+            )
+    return frozenset(names)
+
+
+def _customers(ctx: click.Context, parameter: click.Parameter, keys: tuple[str, ...]) -> frozenset[str]:
+    try:
+        return frozenset(map(check_key, keys))
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, parameter) from error
+
+
+@click.command(
+    short_help="Shows what agents do, while they do it.",
+    epilog=example(
+        "sojourn watch",
+        "sojourn watch --agent win-back --since 2h",
+        "sojourn watch --customer c-0042 --no-follow -o jsonl",
+    ),
+)
+@click.option("--agent", "agents", multiple=True, metavar="NAME", callback=_agents, help="Only what this agent does.")
+@click.option(
+    "--customer", "customers", multiple=True, metavar="KEY", callback=_customers, help="Only for this customer."
+)
+@click.option("--type", "types", multiple=True, metavar="TYPE", callback=_types, help="Only this type of action.")
+@click.option(
+    "--since", type=Moment(past=True), help="Begin with what was stored since: 2h (ago), 2026-11-01, beginning."
+)
+@click.option("--follow/--no-follow", default=True, help="Go on with what comes (default), or end with what there is.")
+@form
+@connection
+def watch(
+    settings: Settings,
+    agents: frozenset[str],
+    customers: frozenset[str],
+    types: frozenset[str],
+    since: datetime | None,
+    follow: bool,
+    output: Form,
+) -> None:
+    """Shows the actions of agents, one a line, as they are stored.
+
+    Options of one kind widen the choice (two agents: what either does), options of different kinds narrow it. History
+    comes in the order in which it was stored; --no-follow without --since shows all of it. Times are those of this
+    machine's zone.
+
+    With -o jsonl a line holds the CloudEvents document with its place: stream and sequence.
+    """
+    from sojourn.console.stream import Selection
+
+    if output == "json" and follow:
+        raise click.UsageError("a stream that goes on has no one JSON document: use -o jsonl, or --no-follow")
+    if since is None and not follow:
+        since = BEGINNING
+    selection = Selection(agents, customers, types)
+    with_bus(settings, lambda bus: _watch(bus, selection, since, output, follow=follow))
+
+
+async def _watch(bus: Bus, selection: Selection, since: datetime | None, output: Form, *, follow: bool) -> None:
+    from sojourn.console.output import write_json, write_json_lines
+    from sojourn.console.stream import show_stream
+
+    found: list[dict[str, object]] = []
+    show: Show
+    if output == "json":
+        show = lambda stream, stored: found.append(facts(stream, stored))  # noqa: E731
+    elif output == "jsonl":
+        show = lambda stream, stored: write_json_lines("action/1", [facts(stream, stored)])  # noqa: E731
+    else:
+        show = await _for_people(bus, selection)
+    await show_stream(bus.transport, bus.namespace, selection, show, since=since, follow=follow)
+    if output == "json":
+        write_json("actions/1", {"namespace": bus.namespace.name, "actions": found})
+
+
+def facts(stream: str, stored: Stored) -> dict[str, object]:
+    """An action for programs: its CloudEvents document with its place as further attributes.
+
+    Where there is no such document, what is there stands in base64 under ``unreadable``.
+    """
+    place: dict[str, object] = {
+        "stream": stream,
+        "sequence": stored.sequence,
+        "stored": datetime.fromtimestamp(stored.timestamp / 1e9, UTC).isoformat(timespec="microseconds"),
+    }
+    try:
+        document = json.loads(stored.payload, parse_constant=_refuse)
+        if not isinstance(document, dict):
+            raise ValueError
+    except (ValueError, RecursionError):
+        return {**place, "natssubject": stored.subject, "unreadable": base64.b64encode(stored.payload).decode()}
+    return {**place, **{name: value for name, value in document.items() if name not in place}}
+
+
+def _refuse(constant: str) -> object:
+    # Python reads NaN and Infinity, and would write them again; JSON has neither.
+    raise ValueError(constant)
+
+
+async def _for_people(bus: Bus, selection: Selection) -> Show:
+    from sojourn.console.actions import action_of, grid
+    from sojourn.console.output import write_spans
+    from sojourn.console.terminal import columns, is_terminal
+
+    registered = await bus.registry.agents()
+    known = frozenset(agent.name for agent in registered)
+    for name in sorted(selection.agents - known):
+        near = get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        note(f"no agent named {name!r} is registered{hint} (watching all the same)")
+    names = selection.agents or known
+    causes = frozenset(type for agent in registered if agent.name in names for type in agent.handles)
+    terminal = is_terminal(sys.stdout)
+    if terminal:
+        write_spans(grid(columns(), names, causes).header())
+
+    def show(stream: str, stored: Stored) -> None:
+        action = action_of(stored.subject, stored.payload, stored.timestamp)
+        if action is not None:
+            # Asked for every line: a terminal is resized when it pleases.
+            write_spans(grid(columns() if terminal else None, names, causes).line(action, datetime.now().astimezone()))
+
+    return show

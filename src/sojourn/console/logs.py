@@ -1,0 +1,132 @@
+"""Logs: readable on a terminal, JSON lines otherwise, always on standard error, never with what customers sent."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Literal
+
+import structlog
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
+
+from sojourn.console.terminal import is_terminal, plain, wants_colour
+
+Style = Literal["auto", "text", "json"]
+Level = Literal["debug", "info", "warning", "error"]
+
+_QUIET = ("nats", "asyncio", "httpx", "httpcore")
+"""Libraries whose routine is nobody's news."""
+
+
+def configure(*, style: Style = "auto", level: Level = "info") -> bool:
+    """Sends structlog and the standard library's logging to standard error, and returns whether as text.
+
+    ``auto`` is text on a terminal and JSON lines elsewhere. What is bound with structlog's context variables (customer,
+    agent, envelope, correlation) is on every line.
+    """
+    text = style == "text" or (style == "auto" and is_terminal(sys.stderr))
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.ExceptionRenderer(format_exception),
+        withhold,
+    ]
+    final: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if text:
+        final += [escape, _console_renderer()]
+    else:
+        final += [structlog.processors.JSONRenderer(default=str)]
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=final))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    # A log that cannot be written is no reason to print a traceback about it.
+    logging.raiseExceptions = False
+    logging.captureWarnings(True)
+    return text
+
+
+def withhold(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Replaces what holds a customer's data by its kind: events, envelopes and bytes say what they are, no more."""
+    for name, value in event.items():
+        event[name] = _harmless(value)
+    return event
+
+
+def escape(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Escapes what a terminal would obey. A traceback keeps its lines."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            lines = value.split("\n") if name == "exception" else [value]
+            event[name] = "\n".join(map(plain, lines))
+    return event
+
+
+def format_exception(exc_info: ExcInfo) -> str:
+    """A traceback in which validation errors name fields and problems, not the values that were refused."""
+    trace = traceback.TracebackException(*exc_info)
+    _redact(trace, exc_info[1], set())
+    return "".join(trace.format()).rstrip("\n")
+
+
+def _redact(trace: traceback.TracebackException, error: BaseException | None, seen: set[int]) -> None:
+    if error is None or id(error) in seen:
+        return
+    seen.add(id(error))
+    if hasattr(error, "errors") and type(error).__module__.startswith("pydantic"):
+        from sojourn.bus.envelope import problems
+
+        # There is no public way to replace a message inside a traceback.
+        trace._str = problems(error)  # type: ignore[attr-defined,arg-type]  # noqa: SLF001
+    for inner, cause in ((trace.__cause__, error.__cause__), (trace.__context__, error.__context__)):
+        if inner is not None:
+            _redact(inner, cause, seen)
+    if isinstance(error, BaseExceptionGroup) and trace.exceptions:
+        for inner, member in zip(trace.exceptions, error.exceptions, strict=False):
+            _redact(inner, member, seen)
+
+
+def _harmless(value: object) -> object:
+    from pydantic import BaseModel
+
+    if isinstance(value, BaseModel):
+        return f"<{type(value).__name__}>"
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, Mapping):
+        return {str(name): _harmless(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_harmless(inner) for inner in value]
+    return value
+
+
+def _console_renderer() -> Processor:
+    colour = wants_colour(sys.stderr)
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=colour,
+        pad_event_to=0,
+        pad_level=True,
+        exception_formatter=structlog.dev.plain_traceback,
+        force_colors=colour,
+    )
+
+    def render(logger: WrappedLogger, method: str, event: MutableMapping[str, Any]) -> str | bytes:
+        # Which module speaks is for the machine's form; people read the message.
+        event.pop("logger", None)
+        return renderer(logger, method, event)
+
+    return render

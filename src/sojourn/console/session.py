@@ -1,0 +1,65 @@
+"""An open bus for a command, from its options."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from sojourn.console.failures import note
+from sojourn.console.options import Settings
+
+if TYPE_CHECKING:
+    from sojourn.bus.client import Bus
+
+T = TypeVar("T")
+
+_STATES = {
+    "disconnected": "the connection to the server is lost; reconnecting",
+    "reconnected": "connected to the server again",
+    "lost": "the server has ended the connection for good",
+    "closed": "",
+}
+
+
+def with_bus(settings: Settings, work: Callable[[Bus], Awaitable[T]]) -> T:
+    """Runs ``work`` with the bus that a command's options name. Logs are quiet: what matters is said by the command."""
+    from sojourn.console import logs
+    from sojourn.console.running import run_async
+
+    logs.configure(level="warning")
+
+    async def main() -> T:
+        async with open_session(settings) as bus:
+            return await work(bus)
+
+    return run_async(main())
+
+
+@asynccontextmanager
+async def open_session(settings: Settings, *, say: Callable[[str], None] = note) -> AsyncIterator[Bus]:
+    """The bus that a command's options name; ``say`` is told when its server goes, comes back or is started anew."""
+    from sojourn.bus.client import connect
+
+    server = settings.server
+    async with connect(
+        server.url if server is not None else None,
+        namespace=settings.namespace,
+        store=settings.store,
+        user=server.user if server is not None else None,
+        password=server.password if server is not None else None,
+        creds=settings.creds,
+        say=in_words(say),
+    ) as bus:
+        yield bus
+
+
+def in_words(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Passes on what a transport tells of its connection, said for people."""
+
+    def tell(news: str) -> None:
+        line = _STATES.get(news, news)
+        if line:
+            say(line)
+
+    return tell
