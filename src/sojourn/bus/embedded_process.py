@@ -51,6 +51,11 @@ class ServerProcess:
             return None
         return f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
 
+    @property
+    def killed(self) -> bool:
+        """Whether a signal ended it."""
+        return self._child is not None and (self._child.poll() or 0) < 0
+
     def start(self) -> None:
         """Starts it with the configuration that is in the store. Raises `OSError`."""
         parent = os.getpid()
@@ -97,7 +102,8 @@ class ServerProcess:
                 lines = file.read().decode(errors="replace").splitlines()
         except OSError:
             return ""
-        lines = [line.strip() for line in lines if line.strip()]
+        # What is wrong with a configuration comes without a level.
+        lines = [line.strip() for line in lines if line.strip() and "[INF]" not in line]
         errors = [line for line in lines if "[FTL]" in line or "[ERR]" in line] or lines
         return f" ({' | '.join(errors[-3:])})" if errors else f" (it left nothing in {SERVER_LOG})"
 

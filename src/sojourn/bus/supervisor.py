@@ -66,6 +66,8 @@ START_PATIENCE = 300.0
 MAX_CRASHES = 10
 CRASH_WINDOW = 60.0
 """More than ``MAX_CRASHES`` within this many seconds, and the supervisor gives up."""
+_MAX_KILLED_STARTS = 3
+"""How often a server is started that somebody kills before it answers; one that ends by itself is not tried again."""
 
 
 class _Deserted(Exception):
@@ -211,10 +213,16 @@ class Supervisor:
         """
         self._server.start()
         begun = time.monotonic()
+        starts = 1
         # By the name: somebody else's server may have taken the port in this very moment.
         while (info := server_info(record.port)) is None or info.get("server_name") != record.name:
             self._pause(0.005 if time.monotonic() - begun < 1 else 0.1)
             if end := self._server.end:
+                if self._server.killed and starts < _MAX_KILLED_STARTS:
+                    log(f"nats-server {end} while it started; starting it again")
+                    self._server.start()
+                    starts += 1
+                    continue
                 raise Failure("unavailable", f"nats-server {end} instead of starting{self._server.last_errors()}")
             if take(self._users):
                 raise _Deserted
@@ -278,8 +286,10 @@ def _new_record() -> Record:
 
 def log(text: str) -> None:
     """One line for supervisor.log, which is this program's standard error."""
-    sys.stderr.write(f"{_now()} [{os.getpid()}] {text}\n")
-    sys.stderr.flush()
+    # On a full disk the server matters more than its log.
+    with suppress(OSError):
+        sys.stderr.write(f"{_now()} [{os.getpid()}] {text}\n")
+        sys.stderr.flush()
 
 
 def _now() -> str:
