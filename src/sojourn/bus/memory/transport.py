@@ -23,7 +23,7 @@ from sojourn.bus.memory.bucket import MemoryBucket
 from sojourn.bus.memory.consumer import MemoryConsumer, MemoryFlow
 from sojourn.bus.memory.stream import MemoryStream
 from sojourn.bus.ports import Append, ConsumerLag, Delivery, Receipt, Stored, StreamSpec, StreamState
-from sojourn.bus.timers import VirtualTimers
+from sojourn.bus.timers import Timers
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PART = 256
@@ -32,13 +32,13 @@ _PART = 256
 
 class MemoryTransport:
     """`sojourn.bus.ports.Transport` in memory, deterministic: what is sent is stored at once, in the order sent;
-    answers and deliveries come from the event loop, in that order, never from within `send`.
+    answers and deliveries come from the event loop, never from within `send`.
 
     Timers do not fire by themselves: whoever advances the time takes them from ``timers`` and sends them to their
     targets. ``clock`` gives the timestamps of what is stored. Payloads alone count towards ``max_payload`` (bytes).
     """
 
-    def __init__(self, timers: VirtualTimers, *, clock: Clock | None = None, max_payload: int = 1_048_576) -> None:
+    def __init__(self, timers: Timers, *, clock: Clock | None = None, max_payload: int = 1_048_576) -> None:
         self._timers = timers
         self._clock = clock or WallClock()
         self._max_payload = max_payload

@@ -25,6 +25,7 @@ from sojourn.bus.ports import Append
 NO_MESSAGE: Final = 10037
 NO_CONSUMER: Final = 10014
 NO_STREAM: Final = 10059
+NO_SEQUENCE: Final = 10043
 STREAM_EXISTS: Final = 10058
 CONSUMER_EXISTS: Final = 10148
 DELETE_FAILED: Final = 10057

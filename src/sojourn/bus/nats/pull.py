@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -169,10 +170,8 @@ class Pull:
         self._closed = True
         self._connection.watchers.pop(self, None)
         await self._stop()
-        try:
+        with suppress(SojournError):  # acks that did not leave mean redeliveries, as after any crash
             await self._connection.flush()
-        except SojournError:
-            return  # acks that did not leave mean redeliveries, as after any crash
 
     async def _stop(self) -> None:
         self._running = False

@@ -9,7 +9,15 @@ from typing import Any
 from sojourn.bus.errors import ConfigurationError
 from sojourn.bus.grammar import check_name
 from sojourn.bus.nats.connection import Connection
-from sojourn.bus.nats.faults import DELETE_FAILED, NO_MESSAGE, NO_STREAM, STREAM_EXISTS, RefusedError, meaning
+from sojourn.bus.nats.faults import (
+    DELETE_FAILED,
+    NO_MESSAGE,
+    NO_SEQUENCE,
+    NO_STREAM,
+    STREAM_EXISTS,
+    RefusedError,
+    meaning,
+)
 from sojourn.bus.ports import StreamSpec, StreamState
 
 _AT_ONCE = 64
@@ -63,16 +71,20 @@ class NatsStreams:
     async def delete_messages(self, stream: str, sequences: Sequence[int]) -> None:
         """Deletes single messages securely; those already gone are no error."""
         for start in range(0, len(sequences), _AT_ONCE):
-            async with asyncio.TaskGroup() as group:
-                for sequence in sequences[start : start + _AT_ONCE]:
-                    group.create_task(self._delete(stream, sequence))
+            part = sequences[start : start + _AT_ONCE]
+            outcomes = await asyncio.gather(*(self._delete(stream, one) for one in part), return_exceptions=True)
+            for outcome in outcomes:
+                if outcome is not None:
+                    raise outcome
 
     async def _delete(self, stream: str, sequence: int) -> None:
         query = {"seq": sequence, "no_erase": False}
         try:
             await self._connection.request(f"STREAM.MSG.DELETE.{check_name(stream)}", query)
         except RefusedError as error:
-            # The server has one code for "not there" and for "could not".
+            if error.code == NO_SEQUENCE:
+                return
+            # This code stands for "not there" and for "could not" (nats-server 2.15.1).
             if error.code != DELETE_FAILED or await self._there(stream, sequence):
                 raise meaning(error, stream) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -139,7 +140,10 @@ class _Guard:
 
 def _unreachable(addresses: list[str], error: Exception) -> SojournError:
     where = ", ".join(addresses)
-    reason = str(error).removeprefix("nats: ") or type(error).__name__
+    if isinstance(error, OSError) and error.errno:
+        reason = os.strerror(error.errno).lower()
+    else:
+        reason = str(error).removeprefix("nats: ") or "no answer in time"
     if "authorization" in reason.lower() or "authentication" in reason.lower():
         return PermissionDenied(
             f"the NATS server at {where} refused the credentials; check user, password, token or creds"
