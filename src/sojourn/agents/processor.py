@@ -7,6 +7,8 @@ from contextlib import aclosing
 from datetime import timedelta
 from typing import Any, Literal
 
+import structlog
+
 from sojourn.agents.agent import Agent, spec_of_agent
 from sojourn.agents.context import Context
 from sojourn.agents.results import collect
@@ -16,6 +18,8 @@ from sojourn.bus.event import Event
 from sojourn.bus.processor import NOTHING, Output, Recorded, Resident, Retry, Turn
 from sojourn.state.fold import JourneyState
 from sojourn.state.journey import Journey
+
+log = structlog.get_logger("sojourn.agent")
 
 
 class AgentProcessor:
@@ -97,7 +101,11 @@ class AgentResident:
 
     def observe(self, recorded: Recorded) -> None:
         if self._state is not None:
-            self._state.observe(recorded)
+            try:
+                self._state.observe(recorded)
+            finally:
+                if self._state.failures:
+                    self._report(self._state, recorded)
 
     def acted(self, recorded: Recorded, cause: int) -> None:
         if self._state is not None:
@@ -110,7 +118,7 @@ class AgentResident:
         handler = processor.spec.handlers[envelope.type]
         arguments: list[object] = [envelope.event]
         if self._state is not None and handler.needs_journey:
-            arguments.append(self._state.view(recorded.sequence))
+            arguments.append(self._view(self._state, recorded))
         if handler.where is not None and not self._wanted(handler, recorded, arguments):
             return NOTHING
         context = None
@@ -141,11 +149,27 @@ class AgentResident:
             timers = context.end() if context is not None else []
         return Output(events, timers) if events or timers else NOTHING
 
+    def _view(self, state: JourneyState[Journey], recorded: Recorded) -> Journey:
+        journey = state.view(recorded.sequence)
+        if state.failures:
+            self._report(state, recorded)
+        return journey
+
+    def _report(self, state: JourneyState[Journey], recorded: Recorded) -> None:
+        for error in state.failures:
+            log.error(
+                "the agent's own action cannot be folded and is left out of the journey",
+                agent=self._processor.spec.name,
+                customer=recorded.envelope.key,
+                reason=str(error),
+            )
+        state.failures.clear()
+
     def _wanted(self, handler: Handler, recorded: Recorded, arguments: list[object]) -> bool:
         assert handler.where is not None
         if handler.where_needs_journey:
             assert self._state is not None
-            journey = arguments[1] if len(arguments) > 1 else self._state.view(recorded.sequence)
+            journey = arguments[1] if len(arguments) > 1 else self._view(self._state, recorded)
             verdict = handler.where(arguments[0], journey)
         else:
             verdict = handler.where(arguments[0])

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Generic, NamedTuple, TypeVar
 
+from sojourn.bus.errors import PermanentError
 from sojourn.bus.processor import Recorded
-from sojourn.state.journey import Journey, copied, evolve_in_place, evolved
+from sojourn.state.journey import Journey, copied, evolved
 
 J = TypeVar("J", bound=Journey)
 
@@ -28,16 +30,18 @@ class JourneyState(Generic[J]):
     """The state of one customer as one writer sees it. Sequences are of the customer's stream.
 
     Fed by `observe` with the customer's events in stream order, and by `acted` with the writer's own actions as they
-    become durable; asked by `view`. A fold that fails leaves the base as it was, for it works on a copy: a journey is
-    flat, so that costs a dictionary, and those of its fields that can be changed in place.
+    become durable; asked by `view`. What cannot be folded is left out, then as now: a fold works on a copy, which for
+    a flat journey costs a dictionary, so one that fails leaves no trace.
     """
 
-    __slots__ = ("_ahead", "_base", "_sequence")
+    __slots__ = ("_ahead", "_base", "_sequence", "failures")
 
     def __init__(self, journey: type[J]) -> None:
         self._base = journey()
         self._sequence = 0
         self._ahead: list[_Action] = []
+        self.failures: list[PermanentError] = []
+        """Own actions that could not be folded, for whoever keeps the log to report and clear."""
 
     @property
     def sequence(self) -> int:
@@ -45,8 +49,7 @@ class JourneyState(Generic[J]):
         return self._sequence
 
     def observe(self, recorded: Recorded) -> None:
-        """Takes an event into the base, after the own actions stored before it. Ignores one that is not above the
-        base.
+        """Takes an event into the base, after the own actions stored before it; ignores one not above the base.
 
         Timers that fired are not part of a customer's story and change nothing. Raises `PermanentError` where the fold
         fails.
@@ -55,9 +58,9 @@ class JourneyState(Generic[J]):
             return
         self._settle(recorded.sequence)
         if recorded.sequence > self._sequence:  # else it was an own action, known before
+            self._sequence = recorded.sequence
             if not recorded.due:
                 self._base = evolved(self._base, recorded)
-            self._sequence = recorded.sequence
 
     def acted(self, recorded: Recorded, cause: int) -> None:
         """Takes note of an own action that answers the event at sequence ``cause``. Ignores one that is known."""
@@ -72,7 +75,7 @@ class JourneyState(Generic[J]):
         """What a handler of the event at ``sequence`` sees: a copy of its own, that it cannot assign to.
 
         Everything up to ``sequence`` has been observed by then, and nothing above it. Raises `ValueError` where
-        something above was, and `PermanentError` where a fold fails.
+        something above was.
         """
         if sequence < self._sequence:
             raise ValueError(
@@ -82,22 +85,27 @@ class JourneyState(Generic[J]):
         journey = copied(self._base)
         for action in self._ahead:
             if action.cause < sequence:
-                evolve_in_place(journey, action.recorded)
+                with suppress(PermanentError):  # told when it is settled
+                    journey = evolved(journey, action.recorded)
         return journey
 
     def _settle(self, sequence: int) -> None:
         """Moves own actions up to ``sequence`` into the base."""
         while self._ahead and self._ahead[0].sequence <= sequence:
-            action = self._ahead[0]
-            self._base = evolved(self._base, action.recorded)
+            action = self._ahead.pop(0)
             self._sequence = action.sequence
-            del self._ahead[0]
+            try:
+                self._base = evolved(self._base, action.recorded)
+            except PermanentError as error:
+                # Not the fault of the event that is being handled, so it is not the one to fail.
+                self.failures.append(error)
 
 
 def fold(journey: type[J], story: Iterable[Recorded]) -> J:
-    """The journey after a customer's story, given in stream order. Raises `PermanentError` where the fold fails."""
+    """The journey after a customer's story, given in stream order; what cannot be folded is left out."""
     state = journey()
     for recorded in story:
         if not recorded.due:
-            state = evolved(state, recorded)
+            with suppress(PermanentError):
+                state = evolved(state, recorded)
     return state

@@ -146,7 +146,7 @@ class evolve(Generic[E]):  # noqa: N801 - a decorator
         return method
 
 
-def evolve_in_place(journey: Journey, recorded: Recorded) -> None:
+def _evolve(journey: Journey, recorded: Recorded) -> None:
     """Lets ``journey``, which nobody else may hold, take one event into account. A type it does not evolve from
     changes nothing.
 
@@ -182,7 +182,7 @@ def evolved(journey: J, recorded: Recorded) -> J:
     if recorded.envelope.type not in journey.__sojourn_journey__.evolvers:
         return journey
     after = copied(journey)
-    evolve_in_place(after, recorded)
+    _evolve(after, recorded)
     return after
 
 
