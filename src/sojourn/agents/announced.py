@@ -44,7 +44,10 @@ def _collect(annotation: object, where: str, found: dict[str, type[Event]]) -> N
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation in (None, NoneType, Never, NoReturn):
         return
-    if isinstance(annotation, type) and issubclass(annotation, Event) and origin is None:
+    alias = getattr(annotation, "__value__", None)  # `type Offers = ...`, Python 3.12
+    if alias is not None:
+        _collect(alias, where, found)
+    elif isinstance(annotation, type) and issubclass(annotation, Event) and origin is None:
         if annotation.__sojourn__ is None:
             raise DefinitionError(
                 f"{where}: {annotation.__name__} in its return annotation is an abstract base: "
@@ -59,8 +62,6 @@ def _collect(annotation: object, where: str, found: dict[str, type[Event]]) -> N
                 _collect(arg, where, found)
     elif origin is Annotated or origin in _GENERATORS:
         _collect(args[0], where, found)
-    elif hasattr(annotation, "__value__"):  # `type Offers = ...`, Python 3.12
-        _collect(annotation.__value__, where, found)
     else:
         said = annotation.__name__ if isinstance(annotation, type) and origin is None else str(annotation)
         raise DefinitionError(

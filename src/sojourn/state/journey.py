@@ -157,7 +157,7 @@ def _evolve(journey: Journey, recorded: Recorded) -> None:
     evolver = spec.evolvers.get(envelope.type)
     if evolver is None:
         return
-    values = journey.__dict__
+    values: dict[str, Any] = vars(journey)
     before = [values[name] for name, _ in spec.copiers]
     outer, _evolving.journey = _evolving.journey, journey
     try:
