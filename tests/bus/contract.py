@@ -209,7 +209,7 @@ class TransportContract:
         assert isinstance(told[0], UnavailableError)
 
     @pytest.mark.parametrize(
-        "token", ["", ".", "a b", "a\r\nPUB x 1\r\n", "*", ">", "a.>", "\x00", "a\tb", "a..b"], ids=repr
+        "token", ["", ".", "a b", "a\r\nPUB x 1\r\n", "*", ">", "a.>", "\x00", "a\tb", "a..b", "\ud800"], ids=repr
     )
     async def test_hostile_subjects_are_refused_and_harm_nothing(self, arena: Arena, token: str) -> None:
         bad, fine = await arena.send(arena.event(token), arena.event("fine"))
@@ -427,6 +427,15 @@ class TransportContract:
         assert ascending(await gather(follow(arena.stream, f"{arena.ns}.>", start=early, end=4))) == [1, 2, 3, 4]
         late = datetime.now(UTC) + timedelta(days=1)
         assert await gather(follow(arena.stream, f"{arena.ns}.>", start=late, end=4)) == []
+
+    async def test_follow_says_that_its_stream_was_deleted(self, arena: Arena) -> None:
+        await arena.send(arena.event("a"))
+        follow = arena.transport.follow(arena.stream, f"{arena.ns}.>")
+        async with asyncio.timeout(DEADLINE), aclosing(follow) as batches:
+            assert ascending(await anext(batches)) == [1]
+            await arena.transport.delete_stream(arena.stream)
+            with pytest.raises(NotFoundError):
+                await anext(batches)
 
     # Schedules
 
@@ -664,7 +673,7 @@ class TransportContract:
     async def lag(self, arena: Arena) -> tuple[int, int, int, int]:
         lag = await arena.transport.consumer_lag(arena.stream, "c-1")
         assert lag is not None
-        return tuple(lag)
+        return lag.ack_floor, lag.delivered, lag.pending, lag.in_flight
 
     async def settled(self, arena: Arena) -> None:
         """Round trips after which whatever was under way has arrived."""

@@ -11,6 +11,8 @@ from itertools import count
 
 import nats
 import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from sojourn.bus.errors import (
     BusyError,
@@ -184,8 +186,8 @@ async def test_a_silent_server_times_out(private_server: StartServer) -> None:
 async def test_an_ack_subject_with_domain_and_account_is_understood(arena: Arena) -> None:
     taking = Taking(arena, "c")
     flow = taking.flow
-    message = nats.aio.msg.Msg(
-        _client=None,  # type: ignore[arg-type] # a message that came from nowhere
+    message = Msg(
+        _client=Client(),
         subject="s.log.1.k",
         reply="$JS.ACK.hub.ACCHASH.STREAM.c.1.41.7.1700000000000000001.3.RANDOM",
         data=b"x",

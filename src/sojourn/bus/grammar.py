@@ -23,7 +23,11 @@ def check_subject(subject: str) -> None:
             f"{subject[:200]!r} is no subject to store under: tokens must not be empty or hold spaces, control "
             "characters, '*' or '>'; escape the key"
         )
-    if len(subject) * 4 > MAX_SUBJECT and (size := len(subject.encode())) > MAX_SUBJECT:
+    try:
+        size = len(subject) if subject.isascii() else len(subject.encode())
+    except UnicodeEncodeError as error:
+        raise PermanentError(f"{subject[:200]!r} holds half a surrogate pair, which no encoding knows") from error
+    if size > MAX_SUBJECT:
         raise TooLargeError(
             f"the subject {subject[:60]}… has {size} bytes, the limit is {MAX_SUBJECT}; use a shorter key",
             size=size,

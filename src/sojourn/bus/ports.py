@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -122,10 +122,11 @@ class Log(Protocol):
 
     def follow(
         self, stream: str, filter: str, *, start: int | datetime = 1, end: int | None = None
-    ) -> AsyncIterator[list[Stored]]:
+    ) -> AsyncGenerator[list[Stored], None]:
         """Messages matching ``filter`` from a sequence or moment on, in order, without gaps or repetition, in batches
         as they come; survives reconnects. Ends after sequence ``end`` was passed (whether or not that one matches);
-        never where ``end`` is None. Makes no durable consumer."""
+        never where ``end`` is None. Makes no durable consumer. Whoever leaves it early closes it (``aclosing``).
+        Raises `NotFoundError` where there is no such stream (any more)."""
         ...
 
 
@@ -211,7 +212,7 @@ class Bucket(Protocol):
         """All living entries whose key starts with ``prefix``, ordered by key."""
         ...
 
-    def watch(self, prefix: str = "") -> AsyncIterator[Entry]:
+    def watch(self, prefix: str = "") -> AsyncGenerator[Entry, None]:
         """Every change from now on, deletions and expiries included; survives reconnects without missing the newest
         value of a key. First come all living entries."""
         ...

@@ -98,13 +98,15 @@ class MemoryTransport:
     async def follow(
         self, stream: str, filter: str, *, start: int | datetime = 1, end: int | None = None
     ) -> AsyncGenerator[list[Stored], None]:
-        """Messages as they come. See `sojourn.bus.ports.Log.follow`. A deleted stream ends it."""
+        """Messages as they come. See `sojourn.bus.ports.Log.follow`."""
         source = self._stream(stream)
         position = source.since(_nanoseconds(start)) if isinstance(start, datetime) else start
         wake = asyncio.Event()
         source.followers.append(wake)
         try:
-            while not self._closed and self._streams.get(stream) is source and (end is None or position <= end):
+            while not self._closed and (end is None or position <= end):
+                if self._streams.get(stream) is not source:
+                    raise NotFoundError(f"stream {stream} was deleted")
                 wake.clear()
                 last = source.last_sequence
                 batch = list(islice(source.select(filter, position), _PART))

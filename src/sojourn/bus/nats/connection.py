@@ -15,7 +15,14 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from sojourn.bus.errors import ClosedError, PermissionDenied, SojournError, TimedOutError, UnavailableError
+from sojourn.bus.errors import (
+    ClosedError,
+    PermanentError,
+    PermissionDenied,
+    SojournError,
+    TimedOutError,
+    UnavailableError,
+)
 from sojourn.bus.nats.faults import RefusedError, answer
 
 Reply = Callable[[Msg | SojournError], None]
@@ -171,6 +178,9 @@ class Connection:
 
     async def on_error(self, error: Exception) -> None:
         text = str(error)
+        if not isinstance(error, NatsError | OSError):
+            _log.error("a callback of the transport failed; this is a bug in its owner", exc_info=error)
+            return
         if "permissions violation" not in text:
             _log.debug("nats", error=text)
             return
@@ -197,14 +207,16 @@ class Connection:
                 try:
                     await self.client.publish(subject, payload, reply, headers)
                 except NatsError as error:
-                    self._lost(reply, error)
+                    self._lost(reply, UnavailableError(f"not sent: {error}"))
+                except ValueError as error:
+                    self._lost(reply, PermanentError(f"{subject!r} or a header cannot be encoded: {error}"))
                 written += 1
                 if written % _YIELD_EVERY == 0:
                     await asyncio.sleep(0)
 
-    def _lost(self, reply: str, error: NatsError) -> None:
+    def _lost(self, reply: str, error: SojournError) -> None:
         if reply.startswith(self._inbox) and (expected := self._expected.pop(int(reply[self._inbox_length :]), None)):
-            expected.reply(UnavailableError(f"not sent: {error}"))
+            expected.reply(error)
 
     async def _on_reply(self, message: Msg) -> None:
         number = int(message.subject[self._inbox_length :])

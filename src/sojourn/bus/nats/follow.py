@@ -117,7 +117,8 @@ class _Leg:
                 self._wake.clear()
             except TimeoutError:
                 if end is None or not self._caught_up:
-                    self._broken = not self._heard
+                    # With an end, more was promised than came: a new consumer counts anew what is pending.
+                    self._broken = end is not None or not self._heard
                     self._heard = False
         batch, self._buffer = self._buffer, []
         if not self._broken:

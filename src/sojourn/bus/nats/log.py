@@ -15,7 +15,7 @@ from typing import Any
 from nats.aio.msg import Msg
 
 from sojourn.bus.appends import check_append, check_batch
-from sojourn.bus.errors import DuplicateError, SojournError, TimedOutError, UnavailableError
+from sojourn.bus.errors import DuplicateError, PermissionDenied, SojournError, TimedOutError, UnavailableError
 from sojourn.bus.grammar import check_name
 from sojourn.bus.nats.connection import Connection, resolving
 from sojourn.bus.nats.faults import NO_MESSAGE, RefusedError, answer, meaning
@@ -99,7 +99,7 @@ class NatsLog:
             ack = answer(await future)
         except RefusedError as error:
             raise meaning(error, stream, appends) from error
-        except UnavailableError:
+        except (UnavailableError, PermissionDenied):
             self._abandon(appends[0].subject, batch)
             raise
         finally:

@@ -15,10 +15,8 @@ from sojourn.bus.errors import ClosedError, SojournError
 from sojourn.bus.grammar import check_name
 from sojourn.bus.nats.connection import Connection
 from sojourn.bus.nats.faults import CONSUMER_EXISTS, NO_CONSUMER, NO_STREAM, RefusedError, meaning
-from sojourn.bus.ports import ConsumerLag, Delivery
+from sojourn.bus.ports import ACK_WAIT, ConsumerLag, Delivery
 
-ACK_WAIT = 60.0
-"""Seconds until the server delivers again what was neither closed nor reported to be in progress."""
 BATCH = 64
 """Messages of one pull request; two are open at a time, so that the server never waits for the next one."""
 EXPIRES = 30.0
@@ -128,6 +126,7 @@ class Pull:
         self._heard = True
         self._running = False
         self._closed = False
+        self._restarting = asyncio.Lock()
         self._silence: asyncio.TimerHandle | None = None
         connection.watchers[self] = self._on_state
 
@@ -138,6 +137,10 @@ class Pull:
         `ClosedError` after `close`."""
         if self._closed:
             raise ClosedError(f"the flow of consumer {self._name} was closed")
+        async with self._restarting:
+            await self._restart()
+
+    async def _restart(self) -> None:
         await self._stop()
         connection = self._connection
         address = f"{self._stream}.{self._name}"
@@ -147,8 +150,12 @@ class Pull:
             await connection.request(f"CONSUMER.RESET.{address}")
         except RefusedError as error:
             raise meaning(error, f"consumer {self._name} of {self._stream}") from error
-        self._inbox = connection.client.new_inbox()
-        self._subscription = await connection.subscribe(self._inbox, self._on_message)
+        inbox = connection.client.new_inbox()
+        subscription = await connection.subscribe(inbox, self._on_message)
+        if self._closed:
+            await connection.unsubscribe(subscription)
+            raise ClosedError(f"the flow of consumer {self._name} was closed")
+        self._inbox, self._subscription = inbox, subscription
         self._requested = self._delivered = 0
         self._heard = self._running = True
         self._ask()

@@ -119,10 +119,17 @@ async def ensure_stream(connection: Connection, config: dict[str, Any]) -> None:
     except RefusedError as error:
         if error.code != STREAM_EXISTS:
             raise meaning(error, name) from error
-        info = await connection.request(f"STREAM.INFO.{name}")
-        there = set(info["config"].get("subjects") or ())
+        there = await _subjects(connection, name)
         if there != set(config["subjects"]):
             raise ConfigurationError(
                 f"stream {name} is there with other subjects: {', '.join(sorted(there))} instead of "
                 f"{', '.join(sorted(config['subjects']))}; use another namespace, or delete the stream"
             ) from error
+
+
+async def _subjects(connection: Connection, name: str) -> set[str]:
+    try:
+        info = await connection.request(f"STREAM.INFO.{name}")
+    except RefusedError as error:
+        raise meaning(error, name) from error
+    return set(info["config"].get("subjects") or ())

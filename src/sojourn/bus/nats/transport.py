@@ -70,8 +70,10 @@ async def connect_nats(
     The first connection fails fast: `UnavailableError` where no server answers, `PermissionDenied` where it refuses
     the credentials, `ConfigurationError` where it is older than 2.14 or lacks JetStream.
     """
+    if creds is not None and not os.path.isfile(creds):
+        raise ConfigurationError(f"there is no credentials file {creds}; check --creds")
     addresses = [servers] if isinstance(servers, str) else list(servers)
-    client = Client()
+    client = _Client()
     guard = _Guard()
     options: dict[str, Any] = {
         "servers": addresses,
@@ -113,6 +115,21 @@ async def connect_nats(
     return NatsTransport(connection, timers)
 
 
+class _Client(Client):
+    """nats-py's client with a quicker parser of headers: its own takes a third of the time of a whole delivery (2.16).
+
+    Should it no longer ask this method, then its own parser does the work."""
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        for line in raw.decode(errors="replace").split("\r\n"):
+            name, colon, value = line.partition(":")
+            if colon:
+                headers[name.strip()] = value.strip()
+        return headers
+
+
 class _Guard:
     """Takes nats-py's callbacks while there is no `Connection` yet, and hands them on once there is."""
 
@@ -140,7 +157,7 @@ class _Guard:
 
 def _unreachable(addresses: list[str], error: Exception) -> SojournError:
     where = ", ".join(addresses)
-    if isinstance(error, OSError) and error.errno:
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         reason = os.strerror(error.errno).lower()
     else:
         reason = str(error).removeprefix("nats: ") or "no answer in time"
