@@ -117,7 +117,7 @@ async def _wait_for_actions(
             await client.close()
 
 
-async def _actions(client: nats.NATS) -> int:
+async def _actions(client: nats.aio.client.Client) -> int:
     jetstream = client.jetstream()
     total = 0
     for shard in range(4):
