@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nats
+from nats.aio.client import Client
 
 from sojourn.bus.client import connect
 from sojourn.bus.ids import derived_id
@@ -117,7 +118,7 @@ async def _wait_for_actions(
             await client.close()
 
 
-async def _actions(client: nats.aio.client.Client) -> int:
+async def _actions(client: Client) -> int:
     jetstream = client.jetstream()
     total = 0
     for shard in range(4):
