@@ -104,14 +104,15 @@ class Group:
         await asyncio.gather(*(self._open(partition, record) for partition in self.partitions))
 
     async def _open(self, partition: Partition, record: GroupRecord) -> None:
+        after = record.start[partition.stream]
         await self.transport.ensure_consumer(
             partition.stream,
             partition.consumer,
             self.namespace.partition_filter(partition.number, actions=record.actions),
-            start=record.start[partition.stream] + 1,
+            start=after + 1,
             max_ack_pending=MAX_ACK_PENDING,
         )
-        await partition.start()
+        await partition.start(after)
 
     async def widen(self, registry: Registry, record: GroupRecord) -> None:
         """Has its consumers deliver other writers' actions too, and forgets what was folded without them."""

@@ -40,18 +40,21 @@ class Partition:
         self._open: dict[int, str] = {}
         self._next = 0
         self._delivered = 0
+        self._acked = 0
         self._beaten = 0
         self._restarting: asyncio.Task[None] | None = None
         self._deaf = True
         self._repeat = False
         self._stopped = False
 
-    async def start(self) -> None:
-        """Opens the flow from the ack floor. Raises what the transport raises."""
+    async def start(self, after: int) -> None:
+        """Opens the flow from the ack floor; nothing up to the sequence ``after`` concerns the group. Raises what the
+        transport raises."""
+        self._acked = after
         self._consumption = self.group.transport.consume(self.stream, self.consumer, self.receive, self.restart)
         self._discard()
         self._deaf = False
-        await self._consumption.restart()
+        await self._reset(self._consumption)
 
     def stop(self) -> None:
         """Takes no more deliveries, and drops those that were not begun: they come again to the next owner."""
@@ -84,7 +87,7 @@ class Partition:
     @property
     def floor(self) -> int:
         """Everything up to this sequence that concerns the group is closed."""
-        return next(iter(self._open)) - 1 if self._open else self._delivered
+        return next(iter(self._open)) - 1 if self._open else max(self._delivered, self._acked)
 
     @property
     def idle(self) -> bool:
@@ -211,7 +214,7 @@ class Partition:
                 # The old flow ends with the call, so what arrives from now on is of the new one.
                 self._deaf = False
                 try:
-                    await self._consumption.restart()
+                    await self._reset(self._consumption)
                 except SojournError as error:
                     self._deaf = True
                     log.warning(
@@ -227,6 +230,14 @@ class Partition:
                         return
         finally:
             self._restarting = None
+
+    async def _reset(self, consumption: Consumption) -> None:
+        await consumption.restart()
+        # What was closed before is not delivered again, so nothing else would tell how far the group is.
+        lag = await self.group.transport.consumer_lag(self.stream, self.consumer)
+        if lag is not None:
+            self._acked = max(self._acked, lag.ack_floor)
+            self.group.progressed()
 
     def _evict(self) -> None:
         surplus = len(self._keys) - self.group.resident_limit
