@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
+from time import monotonic
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json
@@ -86,21 +88,33 @@ async def audit(
     return book.close(published, await unhandled(transport, namespace, processors))
 
 
-async def unhandled(transport: Transport, namespace: Namespace, processors: Collection[Processor]) -> int:
+async def unhandled(
+    transport: Transport, namespace: Namespace, processors: Collection[Processor], *, patience: float = 5.0
+) -> int:
     """Messages that some group has not closed, as the server sees it: not delivered yet, or delivered and not acked.
 
-    A group without a consumer for a partition has closed nothing of it.
+    A group without a consumer for a partition has closed nothing of it. Acks are on their way for a moment: up to
+    ``patience`` seconds are given to them.
     """
-    open_ = 0
+    deadline = monotonic() + patience
+    while True:
+        count = await _unhandled(transport, namespace, processors)
+        if not count or monotonic() >= deadline:
+            return count
+        await asyncio.sleep(0.05)
+
+
+async def _unhandled(transport: Transport, namespace: Namespace, processors: Collection[Processor]) -> int:
+    count = 0
     for group in sorted({processor.group for processor in processors if processor.handles}):
         for partition in range(namespace.partitions):
             stream = namespace.stream(partition)
             lag = await transport.consumer_lag(stream, f"{group}-{partition}")
             if lag is not None:
-                open_ += lag.pending + lag.in_flight
+                count += lag.pending + lag.in_flight
             else:
-                open_ += len(await transport.read(stream, namespace.partition_filter(partition, actions=False)))
-    return open_
+                count += len(await transport.read(stream, namespace.partition_filter(partition, actions=False)))
+    return count
 
 
 class _Answer(NamedTuple):

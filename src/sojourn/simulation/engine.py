@@ -27,6 +27,9 @@ PURPOSE = "simulation"
 
 _LEASE = "simulation"
 
+_PARTING = 2.0
+"""Seconds that a last renewal is waited for; after that the lease expires by itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Engine:
@@ -148,19 +151,24 @@ async def _occupied(transport: Transport, namespace: Namespace) -> AsyncIterator
     """Keeps other runs from deleting the namespace."""
     lease = _lease(await transport.bucket(namespace.bucket("leases")))
 
+    leaving = asyncio.Event()
+
     async def renew() -> None:
-        while True:
+        while not leaving.is_set():
             with contextlib.suppress(TransientError):
                 await lease.acquire()
-            await asyncio.sleep(TTL / 3)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TTL / 3):
+                    await leaving.wait()
 
-    await lease.acquire()
     renewing = asyncio.create_task(renew())
     try:
         yield
     finally:
+        # Not cancelled at once: a renewal that is cut off leaves a lease whose revision nobody knows.
+        leaving.set()
+        await asyncio.wait([renewing], timeout=_PARTING)
         renewing.cancel()
-        await asyncio.wait([renewing])
         await lease.release()
 
 
