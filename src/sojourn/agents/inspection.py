@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from sojourn.agents.announced import announced
 from sojourn.agents.context import Context
@@ -16,7 +16,7 @@ from sojourn.bus.event import Event
 from sojourn.bus.naming import check_token
 from sojourn.bus.origin import calling_line, line_of
 from sojourn.bus.processor import Retry
-from sojourn.state.annotations import MISSING, Unresolved, annotations_of
+from sojourn.state.annotations import MISSING, accepts, annotations_of
 from sojourn.state.journey import Journey
 
 _PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -144,11 +144,11 @@ def _handler(
         raise DefinitionError(f"{where}: a handler takes {shape}, of which the last may be left out{hint}")
     written = annotations_of(method, names)
     said = [written.get(p.name, MISSING) for p in parameters]
-    if not _fits(event, said[0]):
+    if not accepts(said[0], event):
         raise DefinitionError(
             f"{where}: @on({event.__name__}) hands it a {event.__name__}, but {parameters[0].name} is {_name(said[0])}"
         )
-    if journey is not None and len(said) > 1 and not _fits(journey, said[1]):
+    if journey is not None and len(said) > 1 and not accepts(said[1], journey):
         hint = (
             f"write {shape}"
             if said[1] is Context
@@ -158,7 +158,7 @@ def _handler(
             f"{where}: its second parameter is the journey, a {journey.__name__}, but {parameters[1].name} is "
             f"{_name(said[1])}: {hint}"
         )
-    if len(said) == most and not _fits(Context, said[-1]):
+    if len(said) == most and not accepts(said[-1], Context):
         hint = ""
         if journey is None and isinstance(said[-1], type) and issubclass(said[-1], Journey):
             hint = f"; for a journey, derive {cls.__name__} from Agent[{said[-1].__name__}]"
@@ -211,7 +211,7 @@ def _predicate_arguments(
     written = annotations_of(predicate, names) if inspect.isfunction(predicate) else {}
     for parameter, given in zip(needed, (event, journey), strict=False):
         said = written.get(parameter.name, MISSING)
-        if given is not None and not _fits(given, said):
+        if given is not None and not accepts(said, given):
             raise DefinitionError(
                 f"{where}: where={name} is given a {given.__name__}, but its {parameter.name} is {_name(said)}"
             )
@@ -224,19 +224,6 @@ def _style(method: Callable[..., Any]) -> Style:
     if inspect.isasyncgenfunction(method):
         return Style.ASYNC_GENERATOR
     return Style.GENERATOR if inspect.isgeneratorfunction(method) else Style.FUNCTION
-
-
-def _fits(given: type, said: object) -> bool:
-    """Whether an annotation lets in the class that will be handed over. What cannot be known is let pass: type
-    checkers see it."""
-    if isinstance(said, Unresolved) or said is Any or isinstance(said, TypeVar):
-        return True
-    origin = get_origin(said)
-    if origin is Union or origin is UnionType:
-        return any(_fits(given, arg) for arg in get_args(said))
-    if origin is Annotated:
-        return _fits(given, get_args(said)[0])
-    return issubclass(given, said) if isinstance(said, type) and origin is None else origin is None
 
 
 def _name(said: object) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
-from typing import Any, Final, ForwardRef, get_type_hints
+from types import SimpleNamespace, UnionType
+from typing import Annotated, Any, Final, ForwardRef, TypeVar, Union, get_args, get_origin, get_type_hints
 
 _FRAMEWORK = ("sojourn.", "pydantic", "typing", "abc", "functools")
 
@@ -42,6 +42,20 @@ def annotations_of(function: Callable[..., Any], names: Mapping[str, Any]) -> di
         except Exception:  # noqa: BLE001 - an annotation is an expression, which may raise anything
             found[name] = Unresolved(str(annotation))
     return found
+
+
+def accepts(annotation: object, given: type) -> bool:
+    """Whether a parameter so annotated takes a ``given``. What cannot be told passes: type checkers see it."""
+    if isinstance(annotation, Unresolved | TypeVar) or annotation is Any:
+        return True
+    origin = get_origin(annotation)
+    if origin is Union or origin is UnionType:
+        return any(accepts(arg, given) for arg in get_args(annotation))
+    if origin is Annotated:
+        return accepts(get_args(annotation)[0], given)
+    if isinstance(origin, type):
+        return issubclass(given, origin)
+    return not isinstance(annotation, type) or issubclass(given, annotation)
 
 
 def visible_names() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from sojourn.bus.errors import DefinitionError, HandlerError, PermanentError
 from sojourn.bus.event import Event
 from sojourn.bus.origin import calling_line, line_of
 from sojourn.bus.processor import Recorded
-from sojourn.state.annotations import MISSING, Unresolved, annotations_of, visible_names
+from sojourn.state.annotations import MISSING, Unresolved, accepts, annotations_of, visible_names
 from sojourn.state.copying import copier
 
 E = TypeVar("E", bound=Event)
@@ -257,14 +257,14 @@ def _evolver(cls: type[Journey], event: type[Event], method: Callable[..., None]
         raise DefinitionError(f"{where}: an @evolve method takes (self, event) or (self, event, envelope)")
     written = annotations_of(method, visible_names())
     said = written.get(parameters[1].name, MISSING)
-    if isinstance(said, type) and not issubclass(event, said):
+    if not accepts(said, event):
         raise DefinitionError(
             f"{where}: @evolve({event.__name__}) hands it a {event.__name__}, but {parameters[1].name} is annotated as "
-            f"{said.__name__}"
+            f"{getattr(said, '__name__', said)}"
         )
     if len(parameters) == 3:
         envelope = written.get(parameters[2].name, MISSING)
-        if isinstance(envelope, type) and not issubclass(envelope, Envelope):
+        if isinstance(envelope, type) and envelope is not Any and not issubclass(envelope, Envelope):
             raise DefinitionError(
                 f"{where}: the third parameter is the envelope: {parameters[2].name}: Envelope[{event.__name__}]"
             )
