@@ -78,26 +78,27 @@ class Grid:
     @property
     def action(self) -> int:
         """What is left for the action and its fields."""
-        return (self.width or 0) - _TIME - self.customer - self.agent - self.cause - 4 * self.gap
+        gaps = (4 if self.cause else 3) * self.gap
+        return (self.width or 0) - _TIME - self.customer - self.agent - self.cause - gaps
 
     def header(self) -> list[Span]:
         """The names of the columns."""
-        gap = " " * self.gap
         names = [
             "time".rjust(_TIME),
             fit("customer", self.customer),
             fit("agent", self.agent),
             fit("action", self.action),
         ]
-        return [Span(gap.join([*names, "because of"]), _DIM)]
+        return [Span((" " * self.gap).join([*names, cut("because of", self.cause)]).rstrip(), _DIM)]
 
     def line(self, action: Action, today: datetime) -> list[Span]:
         """An action's line. ``today`` is the present, in the zone that times are shown in."""
         gap = Span(" " * self.gap)
         customer, agent = plain(action.customer), plain(action.agent)
         wide = self.width is None
+        time = f"{action.time.astimezone(today.tzinfo):%Y-%m-%d %H:%M:%S}" if wide else _time(action.time, today)
         spans = [
-            Span(_time(action.time, today).rjust(_TIME), _DIM),
+            Span(time.rjust(_TIME), _DIM),
             gap,
             Span(pad(customer, self.customer) if wide else fit(customer, self.customer, middle=True)),
             gap,
@@ -105,7 +106,7 @@ class Grid:
             gap,
             *self._what(action),
         ]
-        if action.cause is not None:
+        if action.cause is not None and (wide or self.cause):
             cause = f"← {plain(action.cause)}"
             spans += [gap, Span(cause if wide else cut(cause, self.cause), _DIM)]
         return spans
@@ -117,7 +118,7 @@ class Grid:
         name = cut(plain(action.type), self.action)
         left = self.action - cell_len(name)
         details = cut(_details(action), left) if left > 2 else ""
-        rest = " " * (left - cell_len(details)) if action.cause is not None else ""
+        rest = " " * (left - cell_len(details)) if action.cause is not None and self.cause else ""
         return [Span(name, _ACTION), Span(details, "31" if action.trouble else ""), Span(rest)]
 
 
@@ -127,12 +128,12 @@ def grid(width: int | None, agents: frozenset[str] = frozenset(), causes: frozen
     made to fit them, within what the width allows."""
     if width is None:
         return Grid(None, 2, 16, _longest(agents, 14), 0)
-    gap = 1 if width < 96 else 2
-    # What is sure to be read in full comes first: agent, then cause; the action has at least a third of the line.
-    spare = width - _TIME - 4 * gap - width // 3
-    customer = min(max(8, spare // 3), 24)
-    agent = max(6, min(_longest(agents, 14), spare - customer - 8, 24))
-    cause = max(8, min(_longest(causes, 18) + 2, spare - customer - agent, 28))
+    gap, with_cause = 1 if width < 96 else 2, width >= 64
+    # What is sure to be read in full comes first: agent, then cause. The action keeps three tenths of the line.
+    spare = width - _TIME - (4 if with_cause else 3) * gap - width * 3 // 10
+    customer = min(max(8, spare // 4), 24)
+    agent = min(_longest(agents, 12), spare - customer - (10 if with_cause else 0), 24)
+    cause = min(_longest(causes, 16) + 2, spare - customer - agent, 28) if with_cause else 0
     return Grid(width, gap, customer, agent, cause)
 
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import traceback
-from collections.abc import Mapping, MutableMapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
-from sojourn.console.terminal import is_terminal, plain, wants_colour
+from sojourn.console.terminal import Span, is_terminal, paint, plain, wants_colour
 
 Style = Literal["auto", "text", "json"]
 Level = Literal["debug", "info", "warning", "error"]
 
 _QUIET = ("nats", "asyncio", "httpx", "httpcore")
 """Libraries whose routine is nobody's news."""
+
+_LEVELS = {"debug": "2", "warning": "33", "error": "31", "critical": "1;31"}
+_ORDER = {"agent": 0, "customer": 1, "envelope": 3, "correlation": 4}
 
 
 def configure(*, style: Style = "auto", level: Level = "info") -> bool:
@@ -38,7 +42,7 @@ def configure(*, style: Style = "auto", level: Level = "info") -> bool:
     ]
     final: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if text:
-        final += [escape, _console_renderer()]
+        final += [escape, _render]
     else:
         final += [structlog.processors.JSONRenderer(default=str)]
     structlog.configure(
@@ -79,14 +83,13 @@ def escape(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
 def format_exception(exc_info: ExcInfo) -> str:
     """A traceback in which validation errors name fields and problems, not the values that were refused."""
     trace = traceback.TracebackException(*exc_info)
-    _redact(trace, exc_info[1], set())
+    _redact(trace, exc_info[1])
     return "".join(trace.format()).rstrip("\n")
 
 
-def _redact(trace: traceback.TracebackException, error: BaseException | None, seen: set[int]) -> None:
-    if error is None or id(error) in seen:
+def _redact(trace: traceback.TracebackException, error: BaseException | None) -> None:
+    if error is None:
         return
-    seen.add(id(error))
     if hasattr(error, "errors") and type(error).__module__.startswith("pydantic"):
         from sojourn.bus.envelope import problems
 
@@ -94,10 +97,10 @@ def _redact(trace: traceback.TracebackException, error: BaseException | None, se
         trace._str = problems(error)  # type: ignore[attr-defined,arg-type]  # noqa: SLF001
     for inner, cause in ((trace.__cause__, error.__cause__), (trace.__context__, error.__context__)):
         if inner is not None:
-            _redact(inner, cause, seen)
+            _redact(inner, cause)
     if isinstance(error, BaseExceptionGroup) and trace.exceptions:
         for inner, member in zip(trace.exceptions, error.exceptions, strict=False):
-            _redact(inner, member, seen)
+            _redact(inner, member)
 
 
 def _harmless(value: object) -> object:
@@ -114,19 +117,19 @@ def _harmless(value: object) -> object:
     return value
 
 
-def _console_renderer() -> Processor:
-    colour = wants_colour(sys.stderr)
-    renderer = structlog.dev.ConsoleRenderer(
-        colors=colour,
-        pad_event_to=0,
-        pad_level=True,
-        exception_formatter=structlog.dev.plain_traceback,
-        force_colors=colour,
-    )
-
-    def render(logger: WrappedLogger, method: str, event: MutableMapping[str, Any]) -> str | bytes:
-        # Which module speaks is for the machine's form; people read the message.
-        event.pop("logger", None)
-        return renderer(logger, method, event)
-
-    return render
+def _render(logger: WrappedLogger, method: str, event: EventDict) -> str:
+    """A line for people: when, what, of whom; identifiers last."""
+    event.pop("logger", None)
+    level, trace = str(event.pop("level", "")), event.pop("exception", None)
+    spans = [Span(f"{event.pop('timestamp', '')} ", "2")]
+    if level in _LEVELS:
+        spans.append(Span(f"{level} ", _LEVELS[level]))
+    spans.append(Span(str(event.pop("event", "")), "1"))
+    if event.get("correlation") == event.get("envelope"):
+        event.pop("correlation", None)
+    for name in sorted(event, key=lambda name: _ORDER.get(name, 2)):
+        value = event[name]
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        spans += [Span(f" {name}=", "2"), Span(text if " " not in text else json.dumps(text, ensure_ascii=False))]
+    line = paint(spans, colour=wants_colour(sys.stderr))
+    return f"{line}\n{trace}" if trace else line

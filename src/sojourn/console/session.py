@@ -10,16 +10,14 @@ from sojourn.console.failures import note
 from sojourn.console.options import Settings
 
 if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
     from sojourn.bus.client import Bus
 
 T = TypeVar("T")
 
-_STATES = {
-    "disconnected": "the connection to the server is lost; reconnecting",
-    "reconnected": "connected to the server again",
-    "lost": "the server has ended the connection for good",
-    "closed": "",
-}
+_SHORT = 0.2
+"""Seconds: whoever closes a connection loses it first, which is no news."""
 
 
 def with_bus(settings: Settings, work: Callable[[Bus], Awaitable[T]]) -> T:
@@ -55,11 +53,31 @@ async def open_session(settings: Settings, *, say: Callable[[str], None] = note)
 
 
 def in_words(say: Callable[[str], None]) -> Callable[[str], None]:
-    """Passes on what a transport tells of its connection, said for people."""
+    """Passes on what is told of a server, and says for people what a transport tells of its connection."""
+    pending: list[TimerHandle] = []
+
+    def lost() -> None:
+        pending.clear()
+        say("the connection to the server is lost; reconnecting")
 
     def tell(news: str) -> None:
-        line = _STATES.get(news, news)
-        if line:
-            say(line)
+        waiting = bool(pending)
+        while pending:
+            pending.pop().cancel()
+        match news:
+            case "disconnected":
+                from asyncio import get_running_loop
+
+                pending.append(get_running_loop().call_later(_SHORT, lost))
+            case "closed":
+                return
+            case "reconnected":
+                if waiting:
+                    lost()
+                say("connected to the server again")
+            case "lost":
+                say("the server has ended the connection for good")
+            case _:
+                say(news)
 
     return tell

@@ -8,6 +8,7 @@ import click
 
 from sojourn.bus.errors import NotFoundError
 from sojourn.console.options import Form, Settings, connection, example, form
+from sojourn.console.parameters import AgentName, CustomerKey
 from sojourn.console.session import with_bus
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ def dead() -> None:
 
 
 @dead.command(short_help="Lists the dead letters.", epilog=example("sojourn dead ls --agent win-back"))
-@click.option("--agent", metavar="NAME", help="Only those of this agent.")
-@click.option("--customer", metavar="KEY", help="Only those of this customer.")
+@click.option("--agent", type=AgentName(ingress=True), help="Only those of this agent.")
+@click.option("--customer", type=CustomerKey(), help="Only those of this customer.")
 @form
 @connection
 def ls(settings: Settings, agent: str | None, customer: str | None, output: Form) -> None:
@@ -106,15 +107,9 @@ def _pairs(letter: DeadLetter) -> list[tuple[str, str]]:
 
 async def _letters(bus: Bus, agent: str | None, customer: str | None) -> list[DeadLetter]:
     from sojourn.bus.deadletters import dead_letters
-    from sojourn.bus.naming import check_token
 
-    try:
-        writer = check_token("agent", agent) if agent not in (None, "ingress") else agent
-        return sorted(
-            [one async for one in dead_letters(bus, writer=writer, customer=customer)], key=lambda one: one.time
-        )
-    except ValueError as error:
-        raise NotFoundError(f"{customer!r} is no customer: {error}") from error
+    found = [one async for one in dead_letters(bus, writer=agent, customer=customer)]
+    return sorted(found, key=lambda one: one.time)
 
 
 async def _find(bus: Bus, which: str) -> list[DeadLetter]:

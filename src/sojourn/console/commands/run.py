@@ -79,8 +79,10 @@ async def _run(settings: Settings, loaded: Loaded, *, text: bool) -> int:
 
     async with open_session(settings, say=log.warning) as bus:
         with handling(stop):
+            if text:
+                _introduce(loaded.processors)
             async with Worker(bus, loaded.processors, catalog=loaded.catalog) as worker:
-                _introduce(loaded.processors, settings, text=text)
+                log.info("running", **_circumstances(loaded.processors, settings, text=text))
                 working = asyncio.ensure_future(worker.wait())
                 working.add_done_callback(lambda _: None if told.done() else told.set_result(0))
                 try:
@@ -109,24 +111,18 @@ def _give_up_after(seconds: float) -> None:
     timer.start()
 
 
-def _introduce(processors: Sequence[Processor], settings: Settings, *, text: bool) -> None:
-    import structlog
+def _circumstances(processors: Sequence[Processor], settings: Settings, *, text: bool) -> dict[str, Any]:
+    where = {"namespace": settings.namespace, "server": settings.where, "pid": os.getpid()}
+    return where if text else {**where, "agents": [_facts(processor) for processor in processors]}
 
-    if not text:
-        log = structlog.get_logger("sojourn.run")
-        log.info(
-            "running",
-            namespace=settings.namespace,
-            server=settings.where,
-            pid=os.getpid(),
-            agents=[_facts(processor) for processor in processors],
-        )
-        return
+
+def _introduce(processors: Sequence[Processor]) -> None:
+    """Shows people what is about to run."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from sojourn.console.terminal import plain, wants_colour
+    from sojourn.console.terminal import wants_colour
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("agent", "version", "group", "handles", "publishes"):
@@ -137,9 +133,7 @@ def _introduce(processors: Sequence[Processor], settings: Settings, *, text: boo
             Text(facts["agent"], "bold"), str(facts["version"]), facts["group"],
             ", ".join(facts["handles"]), ", ".join(facts["publishes"]) or "–",
         )  # fmt: skip
-    console = Console(stderr=True, highlight=False, no_color=not wants_colour(sys.stderr))
-    console.print(Text(f"namespace {settings.namespace} on {plain(settings.where)}; Ctrl-C stops", "dim"))
-    console.print(table)
+    Console(stderr=True, highlight=False, no_color=not wants_colour(sys.stderr)).print(table)
 
 
 def _facts(processor: Processor) -> dict[str, Any]:

@@ -11,41 +11,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sojourn.bus.errors import ConfigurationError
-from sojourn.bus.naming import check_token
-from sojourn.bus.subjects import check_key
 from sojourn.console.failures import note
 from sojourn.console.moments import BEGINNING, Moment
 from sojourn.console.options import Form, Settings, connection, example, form
+from sojourn.console.parameters import AgentName, CustomerKey, TypeName
 from sojourn.console.session import with_bus
 
 if TYPE_CHECKING:
     from sojourn.bus.client import Bus
     from sojourn.bus.ports import Stored
     from sojourn.console.stream import Selection, Show
-
-
-def _agents(ctx: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> frozenset[str]:
-    try:
-        return frozenset(check_token("agent", name) for name in names)
-    except ConfigurationError as error:
-        raise click.BadParameter(str(error), ctx, parameter) from error
-
-
-def _types(ctx: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> frozenset[str]:
-    for name in names:
-        if not (name.isascii() and name.isidentifier()):
-            raise click.BadParameter(
-                f"{name!r} is not the name of an event class, such as DiscountOffered", ctx, parameter
-            )
-    return frozenset(names)
-
-
-def _customers(ctx: click.Context, parameter: click.Parameter, keys: tuple[str, ...]) -> frozenset[str]:
-    try:
-        return frozenset(map(check_key, keys))
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, parameter) from error
 
 
 @click.command(
@@ -56,11 +31,9 @@ def _customers(ctx: click.Context, parameter: click.Parameter, keys: tuple[str, 
         "sojourn watch --customer c-0042 --no-follow -o jsonl",
     ),
 )
-@click.option("--agent", "agents", multiple=True, metavar="NAME", callback=_agents, help="Only what this agent does.")
-@click.option(
-    "--customer", "customers", multiple=True, metavar="KEY", callback=_customers, help="Only for this customer."
-)
-@click.option("--type", "types", multiple=True, metavar="TYPE", callback=_types, help="Only this type of action.")
+@click.option("--agent", "agents", multiple=True, type=AgentName(), help="Only what this agent does.")
+@click.option("--customer", "customers", multiple=True, type=CustomerKey(), help="Only for this customer.")
+@click.option("--type", "types", multiple=True, type=TypeName(), help="Only this type of action.")
 @click.option(
     "--since", type=Moment(past=True), help="Begin with what was stored since: 2h (ago), 2026-11-01, beginning."
 )
@@ -69,9 +42,9 @@ def _customers(ctx: click.Context, parameter: click.Parameter, keys: tuple[str, 
 @connection
 def watch(
     settings: Settings,
-    agents: frozenset[str],
-    customers: frozenset[str],
-    types: frozenset[str],
+    agents: tuple[str, ...],
+    customers: tuple[str, ...],
+    types: tuple[str, ...],
     since: datetime | None,
     follow: bool,
     output: Form,
@@ -90,7 +63,7 @@ def watch(
         raise click.UsageError("a stream that goes on has no one JSON document: use -o jsonl, or --no-follow")
     if since is None and not follow:
         since = BEGINNING
-    selection = Selection(agents, customers, types)
+    selection = Selection(frozenset(agents), frozenset(customers), frozenset(types))
     with_bus(settings, lambda bus: _watch(bus, selection, since, output, follow=follow))
 
 

@@ -1,0 +1,145 @@
+"""Commands in this process on a bus in memory, and in processes of their own on a real server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import structlog
+
+from sojourn.bus.client import Bus, open_bus
+from sojourn.bus.clock import WallClock
+from sojourn.bus.memory import MemoryTransport
+from sojourn.bus.subjects import Namespace
+from sojourn.bus.timers import VirtualTimers
+from sojourn.console.cli import run
+
+SOJOURN = [sys.executable, "-c", "from sojourn.console.main import main; main()"]
+DEADLINE = 30.0
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Commands configure the logs of their process: here that is everybody's."""
+    root = logging.getLogger()
+    handlers, level, raising = root.handlers[:], root.level, logging.raiseExceptions
+    yield
+    root.handlers[:], logging.raiseExceptions = handlers, raising
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, with the shop in it."""
+    shutil.copy(Path(__file__).with_name("shop.py"), tmp_path / "shop.py")
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("SOJOURN_")] + ["NO_COLOR", "FORCE_COLOR"]:
+        monkeypatch.delenv(name, raising=False)
+    before = sys.path[:]
+    yield tmp_path
+    sys.path[:] = before
+    sys.modules.pop("shop", None)
+
+
+class Ended(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+class Console:
+    """Runs commands in this process. They all meet the same bus, in memory; ``connected`` holds what they asked for."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.transport = MemoryTransport(VirtualTimers())
+        self.connected: list[dict[str, Any]] = []
+        self.failure: Exception | None = None
+
+    def __call__(self, *arguments: str) -> Ended:
+        status = run(list(arguments))
+        out, err = self._capsys.readouterr()
+        return Ended(int(status), out, err)
+
+    @asynccontextmanager
+    async def connect(self, url: str | None = None, *, namespace: str = "sojourn", **rest: Any) -> AsyncIterator[Bus]:
+        self.connected.append({"url": url, "namespace": namespace, **rest})
+        if self.failure is not None:
+            raise self.failure
+        async with open_bus(self.transport, Namespace(namespace, 4, 2), clock=WallClock()) as bus:
+            yield bus
+
+
+@pytest.fixture
+def console(capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Console:
+    made = Console(capsys)
+    monkeypatch.setattr("sojourn.bus.client.connect", made.connect)
+    return made
+
+
+class Process:
+    """A command in a process of its own, with its output in files."""
+
+    def __init__(
+        self, folder: Path, arguments: tuple[str, ...], environment: dict[str, str], stdin: int | None
+    ) -> None:
+        number = len(list(folder.glob("out-*")))
+        self._out, self._err = folder / f"out-{number}", folder / f"err-{number}"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [*SOJOURN, *arguments],
+                cwd=folder,
+                stdin=stdin,
+                stdout=out,
+                stderr=err,
+                env={**os.environ, **environment},
+            )
+
+    @property
+    def out(self) -> str:
+        return self._out.read_text()
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text()
+
+    def until(self, condition: Callable[[Process], bool], seconds: float = DEADLINE) -> Process:
+        deadline = time.monotonic() + seconds
+        while not condition(self):
+            assert time.monotonic() < deadline, f"out: {self.out}\nerr: {self.err}"
+            time.sleep(0.02)
+        return self
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = DEADLINE) -> Ended:
+        return Ended(self.process.wait(seconds), self.out, self.err)
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Callable[..., Process]]:
+    """Starts commands in the folder; whatever still runs at the end is killed."""
+    started: list[Process] = []
+
+    def start(*arguments: str, stdin: int | None = subprocess.DEVNULL, **environment: str) -> Process:
+        started.append(Process(folder, arguments, environment, stdin))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()

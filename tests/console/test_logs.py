@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+
+import pytest
+import structlog
+from pydantic import BaseModel
+
+from sojourn.console import logs
+
+
+class Order(BaseModel):
+    name: str
+    amount: int
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    out, err = capsys.readouterr()
+    assert out == ""
+    return err.splitlines()
+
+
+def test_elsewhere_than_on_a_terminal_logs_are_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert logs.configure() is False
+    log = structlog.get_logger("sojourn.worker").bind(agent="win-back", customer="c1", envelope="e", correlation="k")
+    log.info("did it", count=3)
+    (line,) = lines(capsys)
+    document = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", document.pop("timestamp"))
+    assert document == {
+        "event": "did it", "level": "info", "logger": "sojourn.worker", "count": 3,
+        "agent": "win-back", "customer": "c1", "envelope": "e", "correlation": "k",
+    }  # fmt: skip
+
+
+def test_text_puts_the_message_first_and_identifiers_last(capsys: pytest.CaptureFixture[str]) -> None:
+    assert logs.configure(style="text") is True
+    structlog.get_logger().bind(envelope="e", customer="c 1", correlation="k", agent="a").warning("oh no", why="x=1")
+    (line,) = lines(capsys)
+    assert re.fullmatch(r'\d\d:\d\d:\d\d warning oh no agent=a customer="c 1" why=x=1 envelope=e correlation=k', line)
+
+
+def test_context_variables_are_on_every_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure()
+    with structlog.contextvars.bound_contextvars(customer="c1"):
+        structlog.get_logger().info("a")
+        logging.getLogger("library").info("b")
+    assert [json.loads(line)["customer"] for line in lines(capsys)] == ["c1", "c1"]
+
+
+def test_libraries_are_routed_in_and_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure()
+    for name in ("nats", "nats.aio.client", "asyncio", "httpx"):
+        logging.getLogger(name).info("chatter")
+        logging.getLogger(name).warning("trouble with %s", name)
+    logging.getLogger("users.own").info("news")
+    told = [json.loads(line) for line in lines(capsys)]
+    assert [one["event"] for one in told] == [
+        "trouble with nats", "trouble with nats.aio.client", "trouble with asyncio", "trouble with httpx", "news",
+    ]  # fmt: skip
+
+
+def test_what_customers_sent_is_withheld(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure()
+    order = Order(name="Zoë", amount=3)
+    structlog.get_logger().info("got", order=order, raw=b"Zo\xeb", several=[order, {"inner": order}], n=3)
+    document = json.loads(lines(capsys)[0])
+    assert document["order"] == "<Order>"
+    assert document["raw"] == "<3 bytes>"
+    assert document["several"] == ["<Order>", {"inner": "<Order>"}]
+    assert document["n"] == 3
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_tracebacks_do_not_hold_refused_values(style: logs.Style, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(style=style)
+    sent = {"name": {"secret": "Zoë"}, "amount": "none of yours"}
+    try:
+        try:
+            Order.model_validate(sent)
+        except ValueError as error:
+            raise ExceptionGroup("several", [error, RuntimeError("plain")]) from error
+    except ExceptionGroup:
+        structlog.get_logger().exception("failed")
+        logging.getLogger("users.own").exception("failed too")
+    told = "\n".join(lines(capsys))
+    assert "Zoë" not in told
+    assert "none of yours" not in told
+    assert told.count("amount: Input should be a valid integer") == 4
+    assert "RuntimeError: plain" in told
+    assert sys._getframe().f_code.co_name in told
+
+
+def test_nothing_in_a_text_log_moves_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(style="text")
+    structlog.get_logger().info("odd \x1b[2J", customer="evil\x1b[1A\u202e", kind=["\x1b"])
+    logging.getLogger("users.own").warning("odd\r\nsojourn: all is well")
+    told = lines(capsys)
+    assert len(told) == 2
+    assert all(line.isprintable() for line in told)
+
+
+def test_levels(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(level="warning")
+    structlog.get_logger().info("a")
+    structlog.get_logger().warning("b")
+    assert [json.loads(line)["event"] for line in lines(capsys)] == ["b"]
+
+
+def test_a_log_that_nobody_reads_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+        def isatty(self) -> bool:
+            return False
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    logs.configure()
+    structlog.get_logger().info("anyone?")

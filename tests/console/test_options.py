@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sojourn.console.options import Settings, parse_server
+from tests.console.conftest import Console
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "user", "password", "secrets"),
+    [
+        ("nats://host:4222", "nats://host:4222", None, None, []),
+        ("host", "nats://host", None, None, []),
+        ("tls://me:s3cret@host", "tls://host", "me", "s3cret", ["s3cret"]),
+        ("nats://me:p%40ss@host:1", "nats://host:1", "me", "p@ss", ["p%40ss", "p@ss"]),
+        ("nats://a:1,nats://b:2", "nats://a:1,nats://b:2", None, None, []),
+        ("nats://me:x@a:1,nats://me:x@b:2", "nats://a:1,nats://b:2", "me", "x", ["x", "x"]),
+        ("nats://t0ken@host", "nats://t0ken@host", "t0ken", None, ["t0ken"]),
+        ("nats://[::1]:4222", "nats://[::1]:4222", None, None, []),
+    ],
+)
+def test_credentials_are_taken_out_of_the_url(
+    text: str, url: str, user: str | None, password: str | None, secrets: list[str]
+) -> None:
+    server, found = parse_server(text)
+    assert (server.url, server.password, found) == (url, password, secrets)
+    assert server.user == (user if password is not None else None)
+    assert not any(secret in server.label or secret in repr(server) for secret in secrets)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "nats://", "http://host", "nats://host:99999", "nats://me:s3cret@:1", "nats://h:x"]
+)
+def test_what_is_no_server_is_refused_without_telling_secrets(text: str) -> None:
+    with pytest.raises(ValueError, match="such as nats://localhost:4222") as caught:
+        parse_server(text)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_options_come_from_the_environment_too(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOJOURN_SERVER", "nats://me:s3cret@example:4333")
+    monkeypatch.setenv("SOJOURN_NAMESPACE", "other")
+    monkeypatch.setenv("SOJOURN_STORE", "elsewhere")
+    assert console("agents", "ls").status == 0
+    (asked,) = console.connected
+    assert (asked["url"], asked["user"], asked["password"]) == ("nats://example:4333", "me", "s3cret")
+    assert (asked["namespace"], asked["store"]) == ("other", Path("elsewhere"))
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--namespace", "No Good"), ("--namespace", "act"), ("--server", "http://x"), ("--creds", "nowhere")]
+)
+def test_options_that_cannot_be_are_usage_errors(console: Console, arguments: tuple[str, str]) -> None:
+    ended = console("agents", "ls", *arguments)
+    assert ended.status == 2
+    assert "Traceback" not in ended.err
+
+
+def test_where_it_runs_is_told_without_credentials() -> None:
+    server, _ = parse_server("nats://me:s3cret@host")
+    assert Settings(server, None, "n", Path("s")).where == "nats://host"
+    assert Settings(None, None, "n", Path(".sojourn")).where == "the server of .sojourn"
