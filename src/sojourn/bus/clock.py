@@ -54,4 +54,4 @@ class VirtualClock:
 
     def advance_to(self, moment: datetime) -> None:
         """Moves on to ``moment``; an earlier one changes nothing."""
-        self._now = max(self._now, moment)
+        self._now = max(self._now, moment.astimezone(UTC))

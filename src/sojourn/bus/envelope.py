@@ -8,15 +8,18 @@ envelope that caused this one), ``causetype``, ``hops`` (causal depth), ``kind``
 
 from __future__ import annotations
 
-from datetime import datetime
+import traceback
+from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring as quote
-from typing import Annotated, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, get_args
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_core.core_schema import ErrorType
 
 from sojourn.bus.errors import DecodeError, SchemaError, UnknownTypeError
-from sojourn.bus.event import Event, spec_of
+from sojourn.bus.event import Event, names_read, spec_of
 
 E = TypeVar("E", bound=Event, covariant=True)
 
@@ -24,7 +27,18 @@ MAX_HOPS = 32
 """The deepest chain of causes: an envelope beyond it is dead-lettered, so two agents cannot trigger each other for
 ever."""
 
+_NO_DATA = frozenset({"missing", "model_type", "model_attributes_type"})
+_OWN = frozenset(get_args(ErrorType))
+
 Text = Annotated[str, Field(min_length=1, max_length=2048)]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """The same moment in UTC; `ValueError` for one that is outside the years 1 to 9999 there."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("in UTC it is outside the years 1 to 9999") from None
 
 
 class Envelope(BaseModel, Generic[E]):
@@ -34,14 +48,14 @@ class Envelope(BaseModel, Generic[E]):
     ``event``, ``out`` (an action) or ``due`` (a timer that fired, with its ``timer_generation``).
     """
 
-    model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     specversion: Literal["1.0"]
     id: Text
     source: Text
     type: Text
     key: str = Field(alias="subject")
-    time: AwareDatetime
+    time: Annotated[AwareDatetime, AfterValidator(_in_utc)]
     event: SerializeAsAny[E] = Field(alias="data")
     correlation_id: Text = Field(alias="correlationid")
     causation_id: str | None = Field(None, alias="causationid")
@@ -117,12 +131,18 @@ def decode(payload: bytes, cls: type[Event]) -> Envelope[Event]:
     """The envelope in a stored document whose type is known to be that of ``cls``.
 
     Raises `DecodeError` (no CloudEvents document), `SchemaError` (its data does not fit) and `UnknownTypeError` (a
-    newer version).
+    newer version); their messages hold nothing of the data.
     """
     try:
         envelope = _model(cls).model_validate_json(payload)
     except ValidationError as error:
         raise _explain(error, cls) from error
+    except Exception as error:
+        # A validator that raises something else has a fault, which no retry mends.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise SchemaError(
+            f"a validator of {cls.__name__} failed with {type(error).__name__} at {place.filename}:{place.lineno}"
+        ) from error
     spec = spec_of(cls)
     if envelope.schema_version > spec.version:
         raise UnknownTypeError(
@@ -134,19 +154,69 @@ def decode(payload: bytes, cls: type[Event]) -> Envelope[Event]:
 
 
 def format_time(moment: datetime) -> str:
-    """RFC 3339 in UTC, with as many digits as the moment has."""
-    text = moment.isoformat()
-    return text[:-6] + "Z" if text.endswith("+00:00") else text
+    """RFC 3339 in UTC, with as many digits as the moment has. Raises `ValueError` for one that is naive, or outside
+    the years 1 to 9999 in UTC."""
+    if moment.tzinfo is not UTC:
+        if moment.utcoffset() is None:
+            raise ValueError(f"{moment.isoformat()} is naive; say which zone: datetime(…, tzinfo=UTC)")
+        moment = _in_utc(moment)
+    return f"{moment.isoformat()[:-6]}Z"
 
 
-def problems(error: ValidationError, limit: int = 3) -> str:
-    """What a validation error found, on one line and without the values, which may be personal."""
-    found = [
-        f"{'.'.join(map(str, item['loc'])) or 'document'}: {item['msg']}"
-        for item in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
+def problems(error: ValidationError, limit: int = 3, *, of: type[BaseModel] | None = None) -> str:
+    """What a validation error found, on one line and without the values, which may be personal.
+
+    ``of``: the model that was read. Then keys of dictionaries, which are values too, are hidden as ``*``.
+    """
+    known = _names(of) if of is not None else None
+    found = error.errors(include_url=False, include_context=False)
+    told = [f"{_place(item['loc'], known) or 'document'}: {_message(item)}" for item in found[:limit]]
     more = f" (and {len(found) - limit} more)" if len(found) > limit else ""
-    return "; ".join(found[:limit]) + more
+    return "; ".join(told) + more
+
+
+def _message(item: ErrorDetails) -> str:
+    # Pydantic's own messages quote nothing of the input, but for these two; a validator's author may.
+    kind, message = item["type"], item["msg"]
+    quotes = kind in {"union_tag_invalid", "uuid_parsing"}
+    if quotes or ((kind in {"value_error", "assertion_error"} or kind not in _OWN) and _quoted(item["input"], message)):
+        return f"refused ({kind})"
+    return message
+
+
+def _quoted(value: object, message: str) -> bool:
+    match value:
+        case dict():
+            return any(_quoted(part, message) for part in (*value, *value.values()))
+        case list() | tuple() | set() | frozenset():
+            return any(_quoted(part, message) for part in value)
+        case BaseModel():
+            return _quoted(vars(value), message)
+        case None | bool() | "":
+            return False
+    return str(value).casefold() in message.casefold()
+
+
+def _place(loc: tuple[int | str, ...], known: frozenset[str] | None) -> str:
+    return ".".join(str(part) if known is None or isinstance(part, int) or part in known else "*" for part in loc)
+
+
+@lru_cache(maxsize=1024)
+def _names(model: type[BaseModel]) -> frozenset[str]:
+    """The names of all fields in a model and the models in it."""
+    names: set[str] = set()
+    models, pending = {model}, [model]
+    while pending:
+        for field, info in pending.pop().model_fields.items():
+            names |= {field, *names_read(info)}
+            annotations: list[Any] = [info.annotation]
+            while annotations:
+                annotation = annotations.pop()
+                annotations += get_args(annotation)
+                if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in models:
+                    models.add(annotation)
+                    pending.append(annotation)
+    return frozenset(names)
 
 
 @lru_cache(maxsize=1024)
@@ -158,6 +228,7 @@ def _explain(error: ValidationError, cls: type[Event]) -> DecodeError | SchemaEr
     errors = error.errors(include_url=False, include_input=False, include_context=False)
     if errors[0]["type"] == "json_invalid":
         return DecodeError(f"not JSON: {errors[0]['msg']}")
-    if all(item["loc"][:1] in (("data",), ("event",)) and len(item["loc"]) > 1 for item in errors):
-        return SchemaError(f"data does not fit {cls.__name__}: {problems(error)}")
-    return DecodeError(f"no CloudEvents 1.0 document of a {cls.__name__}: {problems(error)}")
+    what = problems(error, of=_model(cls))
+    if all(item["loc"][:1] == ("data",) and (len(item["loc"]) > 1 or item["type"] not in _NO_DATA) for item in errors):
+        return SchemaError(f"data does not fit {cls.__name__}: {what}")
+    return DecodeError(f"no CloudEvents 1.0 document of a {cls.__name__}: {what}")

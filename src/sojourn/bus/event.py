@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
 
 from sojourn.bus.errors import DefinitionError
 from sojourn.bus.naming import is_fact, suggest_fact
@@ -42,8 +43,15 @@ class Event(BaseModel):
     ``fact=True`` to vouch for a name that the past-tense check does not know. Raises `DefinitionError`.
     """
 
-    # NaN and infinities have no JSON: refused when made, not when somebody reads them back.
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False, validate_by_name=True, validate_by_alias=True)
+    model_config = ConfigDict(
+        frozen=True,
+        # NaN and infinities have no JSON: refused when made, not when somebody reads them back.
+        allow_inf_nan=False,
+        validate_by_name=True,
+        validate_by_alias=True,
+        # Errors end up in logs and dead letters, and what an event holds may be personal.
+        hide_input_in_errors=True,
+    )
 
     __sojourn__: ClassVar[EventSpec | None] = None
 
@@ -55,7 +63,9 @@ class Event(BaseModel):
         cls, *, version: int = 1, abstract: bool = False, fact: bool = False, **kwargs: Any
     ) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        cls.__sojourn__ = None if abstract else _inspect(cls, version, fact)
+        # ItemBought[Book] is no event of its own, since its name is no type: class BookBought(ItemBought[Book]) is.
+        parametrised = cls.__pydantic_generic_metadata__["origin"] is not None
+        cls.__sojourn__ = None if abstract or parametrised else _inspect(cls, version, fact)
 
 
 def spec_of(event: Event | type[Event]) -> EventSpec:
@@ -63,7 +73,7 @@ def spec_of(event: Event | type[Event]) -> EventSpec:
     spec = event.__sojourn__
     if spec is None:
         name = event.__name__ if isinstance(event, type) else type(event).__name__
-        raise DefinitionError(f"{name} is an abstract base and no event: publish one of its subclasses")
+        raise DefinitionError(f"{name} is an abstract base and no event: use one of its subclasses")
     return spec
 
 
@@ -91,6 +101,28 @@ def _inspect(cls: type[Event], version: int, fact: bool) -> EventSpec:
         found = f"has {len(keys)} ({', '.join(keys)})" if keys else "has none"
         raise DefinitionError(
             f"{calling_line()}: class {name}: an event belongs to one customer's journey, "
-            f"so exactly one field is a Key; this one {found}: customer_id: Key"
+            f"so exactly one field is a Key (itself, not Key | None); this one {found}: customer_id: Key"
         )
+    key = cls.model_fields[keys[0]]
+    if not key.is_required() and key.default_factory is None and not isinstance(key.default, str):
+        raise DefinitionError(
+            f"{calling_line()}: class {name}: {keys[0]} defaults to {key.default!r}, which is no customer: "
+            f"write {keys[0]}: Key"
+        )
+    for field, info in cls.model_fields.items():
+        written = info.serialization_alias or field
+        left_out = info.exclude and info.is_required()
+        if left_out or written not in {field, *names_read(info)}:
+            lost = "is left out of what is stored" if left_out else f"is stored as {written!r}, but not read as that"
+            raise DefinitionError(
+                f"{calling_line()}: class {name}: the field {field} {lost}: "
+                "what is published has to be readable again; use alias= for both directions"
+            )
     return EventSpec(name, version, keys[0])
+
+
+def names_read(info: FieldInfo) -> list[str]:
+    """The names, besides its own, under which a field is found in JSON, the preferred one first."""
+    alias = info.validation_alias
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return [choice for choice in choices if isinstance(choice, str)]

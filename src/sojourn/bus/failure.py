@@ -16,7 +16,7 @@ _TRACEBACK = 8_000
 
 _REASON = 2_000
 
-_RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+_RETRIED_STATUS = frozenset({408, 425, 429, *range(500, 600)})
 
 
 def is_transient(error: BaseException) -> bool:
@@ -25,6 +25,8 @@ def is_transient(error: BaseException) -> bool:
         return False
     if isinstance(error, TransientError | TimeoutError | ConnectionError):
         return True
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_transient(inner) for inner in error.exceptions)
     # httpx is known by its shape: the bus does not import what it does not use.
     if type(error).__module__.split(".")[0] in {"httpx", "httpcore"}:
         response = getattr(error, "response", None) if hasattr(error, "_request") or hasattr(error, "request") else None
@@ -35,20 +37,27 @@ def is_transient(error: BaseException) -> bool:
 
 def pause(retry: Retry, attempt: int) -> float:
     """Seconds to wait after the failed ``attempt`` (from 1)."""
-    seconds = min(retry.initial.total_seconds() * 2.0 ** (attempt - 1), retry.maximum.total_seconds())
+    # Beyond 2 to the 64th nothing grows any more, and floats would end at 2 to the 1024th.
+    seconds = min(retry.initial.total_seconds() * 2.0 ** min(attempt - 1, 64), retry.maximum.total_seconds())
     return seconds * (1 + random.random() / 2)  # noqa: S311 - jitter, no secret
 
 
 def dead_facts(
     error: BaseException, *, recorded: Recorded | None, subject: str, attempts: int, version: int, now: datetime
 ) -> dict[str, Any]:
-    """What a dead letter tells: reason, error, traceback, and which envelope it was. Never the envelope's data."""
+    """What a dead letter tells: reason, error, traceback, and which envelope it was. Never the envelope's data.
+
+    ``recorded`` is None for what could not be read; then there is no traceback, which would only lead into the decoder
+    and quote what it refused.
+    """
     envelope = recorded.envelope if recorded is not None else None
-    trace = "".join(traceback.format_exception(error)) if error.__traceback__ is not None else ""
+    trace = ""
+    if envelope is not None and error.__traceback__ is not None:
+        trace = "".join(traceback.format_exception(error))
     return {
-        "reason": (str(error) or type(error).__name__)[:_REASON],
+        "reason": _readable(_text(error))[:_REASON],
         "error": type(error).__name__,
-        "traceback": trace[-_TRACEBACK:],
+        "traceback": _readable(trace)[-_TRACEBACK:],
         "attempts": attempts,
         "version": version,
         "subject": subject,
@@ -57,6 +66,18 @@ def dead_facts(
         "correlationid": envelope.correlation_id if envelope is not None else None,
         "time": format_time(now),
     }
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # noqa: BLE001 - an exception of a handler may be broken in any way
+        return type(error).__name__
+
+
+def _readable(text: str) -> str:
+    # Lone surrogates, as in file names that are no UTF-8, cannot be read back from JSON.
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _is_transport(error: BaseException) -> bool:

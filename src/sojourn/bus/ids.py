@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
@@ -16,7 +17,8 @@ def uuid7() -> str:
 
 def derived_id(*parts: str | int) -> str:
     """The same identifier for the same parts, for ever: an idempotency key. A UUIDv8 (RFC 9562, section 5.8)."""
-    digest = blake2b("\x1f".join(map(str, parts)).encode(), digest_size=16).digest()
+    # As JSON, so that no part can pass for two, nor a number for a text.
+    digest = blake2b(json.dumps(parts).encode(), digest_size=16).digest()
     value = int.from_bytes(digest) & ~(0xF << 76) & ~(0x3 << 62) | (0x8 << 76) | (0x2 << 62)
     return str(uuid.UUID(int=value))
 

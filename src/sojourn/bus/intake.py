@@ -14,7 +14,7 @@ from pydantic_core import from_json, to_json
 from sojourn.bus.catalog import Catalog
 from sojourn.bus.envelope import decode, format_time
 from sojourn.bus.errors import DecodeError, PermanentError, SchemaError, TooLargeError, UnknownTypeError
-from sojourn.bus.event import key_of
+from sojourn.bus.event import key_of, names_read
 from sojourn.bus.ports import Append, Stored
 from sojourn.bus.registry import TypeRecord
 from sojourn.bus.subjects import NO_KEY, Address, Namespace
@@ -101,7 +101,7 @@ def _key(document: dict[str, Any], type: str, catalog: Catalog, known: Mapping[s
         spec = cls.__sojourn__
         assert spec is not None
         info = cls.model_fields[spec.key_field]
-        names = [name for name in (info.alias, spec.key_field) if name is not None]
+        names = [*names_read(info), spec.key_field]
     elif type in known:
         names = [known[type].key_field]
     else:

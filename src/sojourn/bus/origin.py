@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_FRAMEWORK = ("sojourn.", "pydantic", "typing", "abc", "functools")
+_FRAMEWORK = frozenset({"sojourn", "pydantic", "pydantic_core", "typing", "abc", "functools"})
 
 
 def calling_line() -> str:
     """``file:line`` of the nearest caller outside Sojourn and pydantic: for a class under construction, its
     statement."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_FRAMEWORK):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".", 1)[0] in _FRAMEWORK:
         frame = frame.f_back
     return f"{_short(frame.f_code.co_filename)}:{frame.f_lineno}"
 

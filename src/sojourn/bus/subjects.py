@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from sojourn.bus.errors import DecodeError
+from sojourn.bus.errors import ConfigurationError, DecodeError
 from sojourn.bus.naming import check_token
 
 MAX_KEY = 512
@@ -48,10 +48,6 @@ def escape_key(key: str) -> str:
 
 def unescape_key(token: str) -> str:
     """The key behind a subject token. Raises `DecodeError` for a token that `escape_key` does not produce."""
-    if "=" not in token:
-        if not _PLAIN.fullmatch(token):
-            raise DecodeError(f"{token!r} is not an escaped key")
-        return token
     try:
         if not _ESCAPED.fullmatch(token):
             raise ValueError
@@ -60,7 +56,7 @@ def unescape_key(token: str) -> str:
         if escape_key(key) != token:
             raise ValueError
     except ValueError:
-        raise DecodeError(f"{token!r} is not an escaped key") from None
+        raise DecodeError(f"{token[:600]!r} is not an escaped key") from None
     return key
 
 
@@ -104,7 +100,7 @@ class LogSubject(NamedTuple):
 def parse_log_subject(subject: str) -> LogSubject | None:
     """Takes a subject of the log apart; None for anything else."""
     tokens = subject.split(".")
-    if len(tokens) < 6 or tokens[1] != "log" or not tokens[2].isdigit():
+    if len(tokens) < 6 or tokens[1] != "log" or not tokens[2].isdecimal():
         return None
     partition, token = int(tokens[2]), tokens[3]
     match tokens[4:]:
@@ -122,7 +118,8 @@ class Namespace:
     """One bus among several on a server: its name, and how its customers are spread.
 
     ``partitions`` is the unit of ownership by workers, ``shards`` the unit of storage and of fsync; both are fixed
-    when the namespace is created. Raises `ConfigurationError` for an unusable name.
+    when the namespace is created. Raises `ConfigurationError` for an unusable name, and where a shard would hold no
+    partition.
     """
 
     name: str = "sojourn"
@@ -131,6 +128,11 @@ class Namespace:
 
     def __post_init__(self) -> None:
         check_token("namespace", self.name)
+        if not 1 <= self.shards <= self.partitions:
+            raise ConfigurationError(
+                f"namespace {self.name}: {self.partitions} partitions cannot be spread over {self.shards} shards: "
+                "there is at least one shard, and at least one partition for each"
+            )
 
     @property
     def prefix(self) -> str:
