@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -55,17 +56,17 @@ class NatsServer:
     def pause(self) -> None:
         """Stops the process without ending its connections: it is there, but silent."""
         assert self._process is not None
-        self._process.send_signal(19)
+        self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         assert self._process is not None
-        self._process.send_signal(18)
+        self._process.send_signal(signal.SIGCONT)
 
     def _end(self, *, kill: bool) -> None:
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(18)
+        process.send_signal(signal.SIGCONT)
         process.kill() if kill else process.terminate()
         process.wait(_DEADLINE)
 

@@ -11,7 +11,8 @@ from sojourn.bus.clock import VirtualClock
 from sojourn.bus.memory import MemoryTransport
 from sojourn.bus.ports import Append, Entry, StreamSpec
 from sojourn.bus.timers import VirtualTimers
-from tests.bus.contract import Arena, TransportContract, eventually
+from tests.bus.arena import Arena, eventually
+from tests.bus.contract import TransportContract
 
 
 class TestMemoryTransport(TransportContract):

@@ -28,7 +28,8 @@ from sojourn.bus.nats.faults import RefusedError, meaning
 from sojourn.bus.nats.times import nanoseconds
 from sojourn.bus.ports import Append, Entry, Receipt, Stored, StreamSpec
 from sojourn.bus.timers import JetStreamTimers, VirtualTimers
-from tests.bus.contract import DEADLINE, Arena, Taking, TransportContract, ascending, eventually, gather
+from tests.bus.arena import DEADLINE, Arena, Taking, ascending, eventually, gather
+from tests.bus.contract import TransportContract
 from tests.nats_server import NatsServer
 
 StartServer = Callable[..., NatsServer]

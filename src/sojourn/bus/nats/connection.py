@@ -33,6 +33,9 @@ _log = structlog.get_logger(__name__)
 _YIELD_EVERY = 256
 """Messages written before the writer lets the loop go on, so that the socket drains while more is encoded."""
 
+_FLUSH = 2.0
+"""Seconds that a flush waits at most: it stands between a signal and the end of the process."""
+
 
 class _Expected(NamedTuple):
     deadline: float
@@ -69,12 +72,13 @@ class Connection:
         await self.subscribe(f"{self._inbox}.*", self._on_reply)
         self._writer = self._loop.create_task(self._write(), name="sojourn-nats-writer")
 
-    async def close(self) -> None:
+    async def close(self, *, flush: bool = True) -> None:
         """Sends what was posted, then disconnects. Replies still expected get a `ClosedError`."""
         if self._closed:
             return
-        with suppress(SojournError):
-            await self.flush()
+        if flush:
+            with suppress(SojournError):
+                await self.flush()
         self._closed = True
         self._fail_all(lambda: ClosedError("the transport was closed before the answer came"))
         if self._sweep is not None:
@@ -151,8 +155,13 @@ class Connection:
         """Waits until all that was posted has reached the server. Raises `UnavailableError` or `TimedOutError`."""
         # A question, and not nats-py's flush: its PING overtakes what is buffered, and its answer is never given up
         # when the connection breaks (2.16).
-        with suppress(RefusedError):
-            await self.request("INFO")
+        try:
+            async with asyncio.timeout(min(_FLUSH, self.timeout)):
+                await self.request("INFO")
+        except RefusedError:
+            return
+        except TimeoutError as error:
+            raise TimedOutError("the server did not confirm in time what was sent") from error
 
     # What nats-py tells us.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from sojourn.bus.errors import TransientError
+from sojourn.bus.errors import ClosedError, TransientError
 from sojourn.bus.grammar import check_name
 from sojourn.bus.nats.connection import Connection
 from sojourn.bus.nats.faults import NO_CONSUMER, RefusedError, meaning
@@ -40,10 +41,15 @@ async def follow(
 ) -> AsyncGenerator[list[Received], None]:
     """Messages matching ``filter`` in order, without gaps or repetition; ends after ``end`` was passed or on `close`.
 
-    Raises `NotFoundError` where the stream is not there and `PermissionDenied`; everything transient is retried."""
+    Raises `NotFoundError` where the stream is not there, `PermissionDenied`, and `UnavailableError` where the server has
+    ended the connection for good; everything else that is transient is retried."""
     check_name(stream)
     position = start
-    while not connection.closed and not (end is not None and isinstance(position, int) and position > end):
+    while not (end is not None and isinstance(position, int) and position > end):
+        if connection.closed:
+            with suppress(ClosedError):  # ended by its owner, not thrown out by the server
+                connection.check_open()
+            return
         leg = _Leg(connection, stream, filter)
         try:
             await leg.open(position)
@@ -56,6 +62,8 @@ async def follow(
                     return
             if leg.finished:
                 return
+        except ClosedError:
+            return
         except TransientError:
             await asyncio.sleep(_RETRY)
         finally:

@@ -108,7 +108,7 @@ async def connect_nats(
         await connection.open()
         await _check_server(connection)
     except BaseException:
-        await connection.close()
+        await connection.close(flush=False)
         raise
     if on_state is not None:
         connection.watchers[on_state] = on_state

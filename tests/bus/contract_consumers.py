@@ -1,0 +1,209 @@
+"""What durable consumers on every transport adapter have to do."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sojourn.bus.errors import (
+    ClosedError,
+    NotFoundError,
+)
+from tests.bus.arena import DEADLINE, Arena, Taking, eventually
+
+
+class ConsumerContract:
+    """`Consumers` and `Consumption`."""
+
+    async def test_deliveries_come_in_order_and_are_counted(self, arena: Arena) -> None:
+        transport, ns = arena.transport, arena.ns
+        await transport.ensure_consumer(arena.stream, "c-1", f"{ns}.log.1.*.evt.>", start=1, max_ack_pending=1_000)
+        await transport.commit(
+            arena.stream, [arena.event("k", partition=1 + n % 2, payload=b"%d" % n) for n in range(600)]
+        )
+        taking = Taking(arena, "c-1")
+        await taking.flow.restart()
+        await taking.got(300)
+        assert taking.sequences == list(range(1, 601, 2))
+        assert taking.counted == list(range(1, 301))
+        first = taking.deliveries[0]
+        stored = await transport.get(arena.stream, 1)
+        assert stored is not None
+        assert first[:4] == (f"{ns}.log.1.k.evt.Seen", 1, b"0", first.timestamp)
+        assert first.timestamp // 1_000_000 == stored.timestamp // 1_000_000
+        await taking.flow.close()
+
+    async def test_nothing_comes_before_restart_nor_after_close(self, arena: Arena) -> None:
+        await self.consumer(arena)
+        taking = Taking(arena, "c-1")
+        await arena.send(arena.event("k"))
+        await self.settled(arena)
+        assert taking.deliveries == []
+        await taking.flow.restart()
+        await taking.got(1)
+        await taking.flow.close()
+        await arena.send(arena.event("k"))
+        await self.settled(arena)
+        assert taking.sequences == [1]
+        with pytest.raises(ClosedError):
+            await taking.flow.restart()
+
+    async def test_new_messages_flow_for_long(self, arena: Arena) -> None:
+        await self.consumer(arena)
+        taking = Taking(arena, "c-1")
+        await taking.flow.restart()
+        for part in range(12):
+            await arena.transport.commit(arena.stream, [arena.event("k") for _ in range(100)])
+            await taking.got(100 * (part + 1))
+            taking.ack(*taking.sequences[-100:])
+        assert taking.sequences == taking.counted == list(range(1, 1_201))
+        assert taking.reasons == []
+        await taking.flow.close()
+        assert await self.lag(arena) == (1_200, 1_200, 0, 0)
+
+    async def test_a_consumer_starts_where_it_is_told_and_is_never_moved(self, arena: Arena) -> None:
+        transport, ns = arena.transport, arena.ns
+        await arena.send(*(arena.event("k") for _ in range(5)))
+        await self.consumer(arena, start=4)
+        assert await self.lag(arena) == (3, 3, 2, 0)
+        await self.consumer(arena, start=1)
+        assert await self.lag(arena) == (3, 3, 2, 0)
+        await self.consumer(arena, name="future", start=9)
+        await arena.send(*(arena.event("k") for _ in range(5)))
+        taking, future = Taking(arena, "c-1"), Taking(arena, "future")
+        await taking.flow.restart()
+        await future.flow.restart()
+        await taking.got(7)
+        await future.got(2)
+        assert (taking.sequences, future.sequences) == ([4, 5, 6, 7, 8, 9, 10], [9, 10])
+        assert await transport.consumer_lag(arena.stream, "nobody") is None
+        await taking.flow.close()
+        await future.flow.close()
+        assert ns
+
+    async def test_a_changed_filter_keeps_the_position(self, arena: Arena) -> None:
+        await arena.send(arena.event("k"), arena.action("k", 0), arena.event("k"))
+        await self.consumer(arena, filter="log.1.*.evt.>")
+        taking = Taking(arena, "c-1")
+        await taking.flow.restart()
+        await taking.got(2)
+        taking.ack(1, 3)
+        await taking.flow.close()
+        await self.consumer(arena, filter="log.1.>")
+        await arena.send(arena.action("k", 2), arena.event("k"))
+        again = Taking(arena, "c-1")
+        await again.flow.restart()
+        await again.got(2)
+        assert again.sequences == [4, 5] and again.counted == [1, 2]
+        await again.flow.close()
+
+    async def test_restart_delivers_again_from_the_ack_floor(self, arena: Arena) -> None:
+        await self.consumer(arena)
+        await arena.send(*(arena.event("k") for _ in range(6)))
+        taking = Taking(arena, "c-1")
+        await taking.flow.restart()
+        await taking.got(6)
+        taking.ack(1, 2, 4)  # 4 lies above the floor: it comes again
+        await eventually_lag(self, arena, (2, 6, 0, 3))
+        taking.deliveries.clear()
+        await taking.flow.restart()
+        await taking.got(4)
+        assert taking.sequences == [3, 4, 5, 6]
+        assert taking.counted == [1, 2, 3, 4]
+        taking.ack(3, 4, 5, 6)
+        await eventually_lag(self, arena, (6, 6, 0, 0))
+        taking.deliveries.clear()
+        await taking.flow.restart()
+        await arena.send(arena.event("k"))
+        await taking.got(1)
+        assert (taking.sequences, taking.counted) == ([7], [1])
+        await taking.flow.close()
+
+    async def test_acks_of_before_a_close_count_for_the_next_owner(self, arena: Arena) -> None:
+        await self.consumer(arena)
+        await arena.send(*(arena.event("k") for _ in range(100)))
+        first = Taking(arena, "c-1")
+        await first.flow.restart()
+        await first.got(100)
+        first.ack(*range(1, 71))
+        first.flow.progress(first.deliveries[-1].token)
+        await first.flow.close()
+        second = Taking(arena, "c-1")
+        await second.flow.restart()
+        await second.got(30)
+        assert second.sequences == list(range(71, 101)) and second.counted == list(range(1, 31))
+        await second.flow.close()
+
+    async def test_at_most_max_ack_pending_are_out(self, arena: Arena) -> None:
+        await self.consumer(arena, max_ack_pending=10)
+        await arena.send(*(arena.event("k") for _ in range(25)))
+        taking = Taking(arena, "c-1")
+        await taking.flow.restart()
+        await taking.got(10)
+        await self.settled(arena)
+        assert taking.sequences == list(range(1, 11))
+        taking.ack(2, 3, 5)
+        await taking.got(13)
+        await self.settled(arena)
+        assert taking.sequences == list(range(1, 14))
+        assert await self.lag(arena) == (0, 13, 12, 10)
+        await taking.flow.close()
+
+    async def test_a_second_owner_takes_over(self, arena: Arena) -> None:
+        await self.consumer(arena)
+        await arena.send(arena.event("k"))
+        zombie, owner = Taking(arena, "c-1"), Taking(arena, "c-1")
+        await zombie.flow.restart()
+        await zombie.got(1)
+        await zombie.flow.close()
+        await owner.flow.restart()
+        await owner.got(1)
+        await arena.send(arena.event("k"))
+        await owner.got(2)
+        assert owner.sequences == owner.counted == [1, 2]
+        zombie.ack(1)  # of before: it acts on the new owner's copy
+        owner.ack(2)
+        await eventually_lag(self, arena, (2, 2, 0, 0))
+        await owner.flow.close()
+
+    async def test_a_deleted_stream_breaks_the_flow(self, arena: Arena) -> None:
+        await self.consumer(arena)
+        taking = Taking(arena, "c-1")
+        await taking.flow.restart()
+        await self.settled(arena)
+        await arena.transport.delete_stream(arena.stream)
+        await eventually(lambda: taking.reasons)
+        assert len(taking.reasons) == 1
+        with pytest.raises(NotFoundError):
+            await taking.flow.restart()
+        await taking.flow.close()
+
+    async def test_restarting_a_consumer_that_is_not_there(self, arena: Arena) -> None:
+        taking = Taking(arena, "nobody")
+        with pytest.raises(NotFoundError):
+            await taking.flow.restart()
+        await taking.flow.close()
+
+    async def consumer(self, arena: Arena, name: str = "c-1", *, filter: str = "log.>", **rest: int) -> None:
+        await arena.transport.ensure_consumer(
+            arena.stream, name, f"{arena.ns}.{filter}", **({"start": 1, "max_ack_pending": 1_000} | rest)
+        )
+
+    async def lag(self, arena: Arena) -> tuple[int, int, int, int]:
+        lag = await arena.transport.consumer_lag(arena.stream, "c-1")
+        assert lag is not None
+        return lag.ack_floor, lag.delivered, lag.pending, lag.in_flight
+
+    async def settled(self, arena: Arena) -> None:
+        """Round trips after which whatever was under way has arrived."""
+        for _ in range(3):
+            await arena.transport.stream_state(arena.stream)
+            await asyncio.sleep(0.02)
+
+
+async def eventually_lag(contract: ConsumerContract, arena: Arena, expected: tuple[int, int, int, int]) -> None:
+    """Acks are fire and forget: waits until the server has counted them."""
+    async with asyncio.timeout(DEADLINE):
+        while await contract.lag(arena) != expected:  # noqa: ASYNC110 - the server counts
+            await asyncio.sleep(0.01)
