@@ -41,8 +41,8 @@ async def follow(
 ) -> AsyncGenerator[list[Received], None]:
     """Messages matching ``filter`` in order, without gaps or repetition; ends after ``end`` was passed or on `close`.
 
-    Raises `NotFoundError` where the stream is not there, `PermissionDenied`, and `UnavailableError` where the server has
-    ended the connection for good; everything else that is transient is retried."""
+    Raises `NotFoundError` where the stream is not there, `PermissionDenied`, and `UnavailableError` where the server
+    has ended the connection for good; everything else that is transient is retried."""
     check_name(stream)
     position = start
     while not (end is not None and isinstance(position, int) and position > end):
