@@ -27,6 +27,8 @@ def load_module(path: str) -> ModuleType:
     if path.endswith(".py") or "/" in path or "\\" in path:
         dotted = path.removesuffix(".py").strip("./\\").replace("/", ".").replace("\\", ".")
         raise NotFoundError(f"{path!r} is a file, not an import path: write {dotted}")
+    if not all(part.isidentifier() for part in path.split(".")):
+        raise NotFoundError(f"{path!r} is no import path: write it like examples.quickstart")
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
@@ -38,10 +40,6 @@ def load_module(path: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (path == error.name or path.startswith(f"{error.name}.")):
             raise NotFoundError(f"there is no module {error.name!r}: neither in {here} nor installed here") from error
-        raise ConfigurationError(f"{path} cannot be imported: {_told(error)}") from error
-    except (ValueError, TypeError) as error:
-        if error.__traceback__ is not None and error.__traceback__.tb_next is None:  # import_module's own
-            raise NotFoundError(f"{path!r} is no import path: write it like examples.quickstart") from error
         raise ConfigurationError(f"{path} cannot be imported: {_told(error)}") from error
     except (Exception, SystemExit) as error:
         raise ConfigurationError(f"{path} cannot be imported: {_told(error)}") from error
