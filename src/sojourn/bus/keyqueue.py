@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -22,9 +21,10 @@ from sojourn.bus.errors import (
     UnavailableError,
 )
 from sojourn.bus.failure import dead_facts, is_transient, pause
-from sojourn.bus.lane import Change, Lane, Writer, dead_change, output_change
-from sojourn.bus.ports import Delivery, Stored
-from sojourn.bus.processor import Output, Processor, Recorded, Resident
+from sojourn.bus.lane import Change, Lane, dead_change, output_change
+from sojourn.bus.member import Member
+from sojourn.bus.ports import Delivery
+from sojourn.bus.processor import Output, Recorded
 from sojourn.bus.subjects import Address
 from sojourn.bus.turn import LaneInterrupted, LaneTurn
 
@@ -32,16 +32,6 @@ if TYPE_CHECKING:
     from sojourn.bus.partition import Partition
 
 log = structlog.get_logger("sojourn.worker")
-
-
-@dataclass(slots=True)
-class Member:
-    """One processor of the group, for one key: its lane and its resident."""
-
-    processor: Processor
-    writer: Writer
-    lane: Lane
-    resident: Resident
 
 
 class KeyQueue:
@@ -336,7 +326,7 @@ class KeyQueue:
         ]
         for message in stored:
             for member in members:
-                _replay(member, message, delivery.sequence)
+                member.replay(message, delivery.sequence)
         return members
 
 
@@ -345,33 +335,6 @@ class _TryLater(SojournError):
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-
-
-def _replay(member: Member, message: Stored, upto: int) -> None:
-    tokens = message.subject.split(".")
-    room, family = tokens[1], tokens[4]
-    own = family == "act" and tokens[5] == member.writer.name
-    if room == "timer" or (family not in ("act", "evt")):
-        return
-    if own:
-        member.lane.replay(message)
-    if room != "log" or len(tokens) != (7 if family == "act" else 6):
-        return
-    cls = member.processor.folds.get(tokens[-1])
-    if cls is None or (not own and message.sequence >= upto):
-        return
-    try:
-        envelope = decode(message.payload, cls)
-        if own:
-            member.resident.acted(
-                Recorded(envelope, message.sequence, member.writer.name), envelope.cause_sequence or message.sequence
-            )
-        else:
-            writer = tokens[5] if family == "act" else None
-            member.resident.observe(Recorded(envelope, message.sequence, writer))
-    except PermanentError:
-        # Recorded as a dead letter when it was delivered; folds go on without it, then as now.
-        return
 
 
 def _cause(recorded: Recorded) -> Cause:
