@@ -3,10 +3,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_type
 
 import pytest
 from pydantic import BaseModel
@@ -63,7 +63,7 @@ def test_the_log_knows_whose_it_is() -> None:
     assert logs == [
         {
             "event": "hello", "log_level": "info", "extra": 1,
-            "customer": "ann", "agent": "waiter", "envelope_id": "id-1", "correlation_id": "id-1",
+            "customer": "ann", "agent": "waiter", "envelope": "id-1", "correlation": "id-1",
         }
     ]  # fmt: skip
 
@@ -127,7 +127,7 @@ async def test_once_calls_once(fn: Any, name: str, expected: object) -> None:
 
 async def test_once_runs_plain_functions_in_a_thread() -> None:
     ctx = context()
-    assert await ctx.once(plain_offer, "none") is None
+    assert assert_type(await ctx.once(plain_offer, "none"), Offer | None) is None
     offer = await ctx.once(plain_offer, "book")
     assert offer == Offer(percent=1, price=Decimal(1))
     assert calls == [("none", False), ("book", False)]
@@ -136,7 +136,7 @@ async def test_once_runs_plain_functions_in_a_thread() -> None:
 async def test_once_counts_in_the_order_of_the_calls() -> None:
     turn = FakeTurn(CartAbandoned())
     ctx = context(turn)
-    second = ctx.once(fetch_offer, "b", percent=2)
+    second: Coroutine[Any, Any, Offer] = ctx.once(fetch_offer, "b", percent=2)
     third = ctx.once(plain_offer, "c")
     first_done = await asyncio.gather(third, second)
     assert [offer.percent for offer in first_done if offer] == [1, 2]

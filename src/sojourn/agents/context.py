@@ -62,8 +62,8 @@ class Context:
             self._log = logger.bind(
                 customer=envelope.key,
                 agent=self._agent.name,
-                envelope_id=envelope.id,
-                correlation_id=envelope.correlation_id,
+                envelope=envelope.id,
+                correlation=envelope.correlation_id,
             )
         return self._log
 
