@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,15 +18,17 @@ from sojourn.bus.errors import (
     SchemaError,
     SojournError,
     TimedOutError,
-    TooLargeError,
+    TransientError,
     UnavailableError,
 )
+from sojourn.bus.event import Event
 from sojourn.bus.failure import dead_facts, is_transient, pause
 from sojourn.bus.lane import Change, Lane, dead_change, output_change
 from sojourn.bus.member import Member
-from sojourn.bus.ports import Delivery
+from sojourn.bus.ports import Append, Delivery
 from sojourn.bus.processor import Output, Recorded
-from sojourn.bus.subjects import Address
+from sojourn.bus.runners import Call
+from sojourn.bus.subjects import NO_KEY, Address
 from sojourn.bus.turn import LaneInterrupted, LaneTurn
 
 if TYPE_CHECKING:
@@ -44,7 +47,9 @@ class KeyQueue:
 
     __slots__ = (
         "_attempt",
+        "_calling",
         "_contested",
+        "_hopeless",
         "_index",
         "_members",
         "_recorded",
@@ -65,7 +70,14 @@ class KeyQueue:
         self._index = 0
         self._attempt = 1
         self._contested = 0
+        self._hopeless = False
+        self._calling: Call | None = None
         self.waiting = False
+
+    def drop(self) -> None:
+        """Its memory does not count any more: ends a handler that is running, since its cause will come again."""
+        if self._calling is not None:
+            self._calling.task.cancel()
 
     async def step(self) -> None:
         """Handles the head of the queue as far as it goes without waiting for the committer."""
@@ -76,10 +88,16 @@ class KeyQueue:
         try:
             if self._members is None:
                 self._members = await self._load(delivery)
+                if self.partition.discarded(self):
+                    return
+            members = self._members
             recorded = self._recorded
             if recorded is None:
-                recorded = self._recorded = self.partition.recorded(delivery)
-            members = self._members
+                try:
+                    recorded = self._recorded = self.partition.recorded(delivery)
+                except (DecodeError, SchemaError) as error:
+                    self._bury_undecoded(members, delivery, error)
+                    return
             while self._index < len(members):
                 change, output = await self._handle(members[self._index], recorded, delivery)
                 if self.partition.discarded(self):
@@ -88,8 +106,6 @@ class KeyQueue:
                     self._submit(members[self._index], change, output, delivery)
                     return
                 self._next_member()
-        except (DecodeError, SchemaError) as error:
-            self._bury_undecoded(delivery, error)
         except (LaneInterrupted, SojournError) as error:
             self._start_over(error)
         except Exception as error:
@@ -112,7 +128,7 @@ class KeyQueue:
         if recorded.due:
             if recorded.writer != processor.writer:
                 return None, None
-            fired = delivery.subject.rsplit(".", 1)[1]
+            fired = _timer_name(delivery)
             timer = lane.timers.get(fired)
             if handled or timer is None or timer.generation != envelope.timer_generation:
                 self.partition.group.counters.stale_timers += not handled
@@ -122,7 +138,7 @@ class KeyQueue:
         try:
             # On a retry the cause is folded already.
             if self._attempt == 1 and not recorded.due and envelope.type in processor.folds:
-                member.resident.observe(recorded)
+                self._observe(member, recorded, handled=handled)
             if handled:
                 return None, None
             if envelope.type not in processor.handles:
@@ -136,18 +152,22 @@ class KeyQueue:
                     f"{envelope.hops} causes deep, more than {MAX_HOPS}: handlers trigger each other in a circle"
                 )
             output = await self._call(member, recorded)
-        except LaneInterrupted:
-            raise
+            if not output and fired is None:
+                return None, None
+            now = self.partition.group.clock.handling(envelope.time)
+            return output_change(member.writer, self.at, lane, _cause(recorded), output, now, fired=fired), output
         except Exception as error:  # noqa: BLE001 - whatever a handler raises has an end: a retry or a dead letter
             return self._failed(member, recorded, delivery, error, fired), None
-        if not output and fired is None:
-            return None, None
-        now = self.partition.group.clock.handling(envelope.time)
+
+    def _observe(self, member: Member, recorded: Recorded, *, handled: bool) -> None:
         try:
-            change = output_change(member.writer, self.at, lane, _cause(recorded), output, now, fired=fired)
-        except PermanentError as error:
-            return self._failed(member, recorded, delivery, error, fired), None
-        return change, output
+            member.resident.observe(recorded)
+        except Exception as error:
+            if handled:
+                return  # It has its dead letter.
+            raise HandlerError(
+                f"{member.writer.name}'s state cannot take {recorded.envelope.type}: {type(error).__name__}: {error}"
+            ) from error
 
     async def _call(self, member: Member, recorded: Recorded) -> Output:
         group = self.partition.group
@@ -163,17 +183,35 @@ class KeyQueue:
             lambda: not self.partition.discarded(self),
         )
         seconds = processor.timeout.total_seconds()
-        call = group.runners.enter(f"{processor.writer} on {recorded.envelope.type}", seconds)
+        runners = group.runners
+        call = self._calling = runners.enter(f"{processor.writer} on {recorded.envelope.type}", seconds)
         try:
             result = member.resident.run(turn)
-            return result if isinstance(result, Output) else await result
-        except asyncio.CancelledError:
-            if not call.timed_out:
+            output = result if isinstance(result, Output) else await result
+        except asyncio.CancelledError as error:
+            if runners.closed:
                 raise
-            call.task.uncancel()
-            raise TimedOutError(f"{call.label} was still running after {seconds:g} s") from None
+            if self.partition.discarded(self):
+                raise LaneInterrupted from error
+            if call.timed_out:
+                raise TimedOutError(f"{call.label} was still running after {seconds:g} s") from None
+            raise TransientError(f"something that {call.label} waited for was cancelled") from error
+        except (Exception, LaneInterrupted, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            # From a task group of the handler, perhaps.
+            if isinstance(error, BaseExceptionGroup) and error.subgroup(LaneInterrupted) is not None:
+                raise LaneInterrupted from error
+            raise HandlerError(f"{call.label} raised {error!r}, which would end the worker") from error
         finally:
-            group.runners.leave(call)
+            self._calling = None
+            runners.leave(call)
+            # The task goes on with other handlers: what was to cancel this one must not reach them.
+            while call.task.cancelling() and not runners.closed:
+                call.task.uncancel()
+        if not isinstance(output, Output):
+            raise HandlerError(f"{call.label} returned {type(output).__name__} instead of an Output")
+        return output
 
     def _failed(
         self, member: Member, recorded: Recorded, delivery: Delivery, error: Exception, fired: str | None
@@ -195,7 +233,6 @@ class KeyQueue:
             self._attempt += 1
             raise _TryLater(seconds)
         bound.error("handler failed: dead letter", error=type(error).__name__)
-        self.partition.group.counters.dead += 1
         now = self.partition.group.clock.handling(recorded.envelope.time)
         facts = dead_facts(
             error,
@@ -207,13 +244,13 @@ class KeyQueue:
         )
         return dead_change(member.writer, self.at, member.lane, delivery.sequence, facts, fired=fired)
 
-    def _bury_undecoded(self, delivery: Delivery, error: PermanentError) -> None:
-        """A stored message that nobody can read: each processor records it in its lane, then it is acked."""
-        assert self._members is not None
+    def _bury_undecoded(self, members: Sequence[Member], delivery: Delivery, error: PermanentError) -> None:
+        """A stored message that nobody can read: each processor it is for records it in its lane, then it is acked."""
         group = self.partition.group
-        while self._index < len(self._members):
-            member = self._members[self._index]
-            if delivery.sequence > member.lane.closed:
+        tokens = delivery.subject.split(".")
+        while self._index < len(members):
+            member = members[self._index]
+            if delivery.sequence > member.lane.closed and member.reads(tokens):
                 log.error(
                     "unreadable message: dead letter", agent=member.writer.name, customer=self.at.key, reason=str(error)
                 )
@@ -225,8 +262,8 @@ class KeyQueue:
                     version=member.processor.version,
                     now=group.clock.now(),
                 )
-                group.counters.dead += 1
-                change = dead_change(member.writer, self.at, member.lane, delivery.sequence, facts)
+                fired = _timer_name(delivery) if tokens[5] == "due" else None
+                change = dead_change(member.writer, self.at, member.lane, delivery.sequence, facts, fired=fired)
                 self._submit(member, change, None, delivery)
                 return
             self._next_member()
@@ -247,20 +284,31 @@ class KeyQueue:
         cause = self.queue[0].sequence
         change.apply(member.lane, sequences)
         self._contested = 0
+        self._hopeless = False
         group = self.partition.group
         group.counters.actions += change.actions
-        if output is not None:
-            for event, append, sequence in zip(output.events, change.appends, sequences, strict=False):
-                if type(event).__name__ in member.processor.folds:
-                    # Decoded again, so that the state is the same as the one folded from the log.
-                    envelope = decode(append.payload, type(event))
-                    member.resident.acted(Recorded(envelope, sequence, member.writer.name), cause)
+        group.counters.dead += output is None
+        for event, append, sequence in zip(output.events if output else (), change.appends, sequences, strict=False):
+            if type(event).__name__ in member.processor.folds:
+                self._tell(member, append, sequence, type(event), cause)
         self._next_member()
         group.runners.push(self)
 
+    def _tell(self, member: Member, append: Append, sequence: int, cls: type[Event], cause: int) -> None:
+        try:
+            # Decoded again, so that the state is the same as the one folded from the log.
+            recorded = Recorded(decode(append.payload, cls), sequence, member.writer.name)
+            member.resident.acted(recorded, cause)
+        except Exception:
+            # It is stored and stands; the state goes on without it, now as after a reload.
+            log.exception(
+                "an action cannot be folded", agent=member.writer.name, customer=self.at.key, type=cls.__name__
+            )
+
     def _refused(self, member: Member, error: Exception, delivery: Delivery) -> None:
-        if isinstance(error, TooLargeError):
+        if isinstance(error, PermanentError) and not self._hopeless:
             # Nothing was stored, and nothing ever will be: this output is the handler's fault.
+            self._hopeless = True
             facts = dead_facts(
                 HandlerError(f"the output cannot be stored: {error}"),
                 recorded=self._recorded,
@@ -269,8 +317,7 @@ class KeyQueue:
                 version=member.processor.version,
                 now=self.partition.group.clock.now(),
             )
-            fired = delivery.subject.rsplit(".", 1)[1] if self._recorded is not None and self._recorded.due else None
-            self.partition.group.counters.dead += 1
+            fired = _timer_name(delivery) if self._recorded is not None and self._recorded.due else None
             self._submit(
                 member,
                 dead_change(member.writer, self.at, member.lane, delivery.sequence, facts, fired=fired),
@@ -282,6 +329,8 @@ class KeyQueue:
 
     def _start_over(self, error: BaseException) -> None:
         """Drops what is in memory and handles the head anew: its lane in the log tells what is already done."""
+        if self.partition.discarded(self):
+            return
         self.waiting = True
         if self.partition.stopped:
             self.partition.abandon(self)
@@ -294,13 +343,14 @@ class KeyQueue:
         self._recorded = None
         self._index = 0
         self._attempt = 1
+        self._hopeless = False
         self._contested += 1
         if isinstance(cause, ConcurrencyError) and self._contested >= 5:
             self.partition.restart(f"the lane of {self.at.key!r} is written by somebody else")
             return
         if not isinstance(cause, ConcurrencyError | UnavailableError | TimedOutError):
             log.error("output not stored, will be tried again", customer=self.at.key, error=str(cause))
-        asyncio.get_running_loop().call_later(min(0.01 * 2**self._contested, 5.0), self._again)
+        asyncio.get_running_loop().call_later(min(0.01 * 2 ** min(self._contested, 9), 5.0), self._again)
 
     def _again(self) -> None:
         if not self.partition.discarded(self):
@@ -312,14 +362,18 @@ class KeyQueue:
         self._index = 0
         self._attempt = 1
         self._contested = 0
+        self._hopeless = False
         self.partition.close(delivery, self)
 
     async def _load(self, delivery: Delivery) -> list[Member]:
         """Opens the key from the log: its lanes, and the events before the one delivered."""
         group = self.partition.group
         stored = await group.transport.read(self.at.stream, group.namespace.key_filter(self.at))
-        if stored and stored[-1].sequence < delivery.sequence:
-            raise UnavailableError(f"{self.at.stream} does not show sequence {delivery.sequence} yet")
+        if not stored or stored[-1].sequence < delivery.sequence:
+            # A replica that is behind; unless the message was removed since, or stands under a key that is none.
+            there = await group.transport.get(self.at.stream, delivery.sequence)
+            if there is not None and self.at.token != NO_KEY:
+                raise UnavailableError(f"{self.at.stream} does not show sequence {delivery.sequence} yet")
         members = [
             Member(processor, group.writers[processor.writer], Lane(), processor.open(self.at.key))
             for processor in group.processors
@@ -335,6 +389,10 @@ class _TryLater(SojournError):
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+
+
+def _timer_name(delivery: Delivery) -> str:
+    return delivery.subject.split(".", 7)[7]
 
 
 def _cause(recorded: Recorded) -> Cause:

@@ -47,7 +47,7 @@ class Runners:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waking = 0
         self._checking = False
-        self._closed = False
+        self.closed = False
         self.calls: dict[asyncio.Task[None], Call] = {}
         self.busy = 0
 
@@ -95,7 +95,7 @@ class Runners:
 
     async def close(self) -> None:
         """Cancels what is still running."""
-        self._closed = True
+        self.closed = True
         self._ready.clear()
         for task in self._tasks:
             task.cancel()
@@ -106,7 +106,7 @@ class Runners:
         # Runs between two steps of the loop: whoever was awake has either emptied the queue or is waiting inside a
         # handler.
         self._checking = False
-        if not self._ready or self._waking or self._closed:
+        if not self._ready or self._waking or self.closed:
             return
         if self._idle:
             self._waking += 1
@@ -121,7 +121,7 @@ class Runners:
         loop = asyncio.get_running_loop()
         done = 0
         self._waking -= 1
-        while not self._closed:
+        while not self.closed:
             while not self._ready:
                 parked: asyncio.Future[None] = loop.create_future()
                 self._idle.append(parked)
