@@ -89,13 +89,14 @@ class Group:
 
     def wants(self, tokens: Sequence[str]) -> bool:
         """Whether a subject, split into its tokens, concerns one of the group's processors."""
-        if tokens[4] == "evt":
-            if len(tokens) == 6:
-                return tokens[5] in self._wanted
-            return tokens[5] == "due" and tokens[6] in self.writers
-        if len(tokens) != 7 or tokens[6] not in self._wanted:
-            return False
-        return tokens[5] not in self.writers or len(self.processors) > 1
+        match tokens[4:]:
+            case ["evt", type]:
+                return type in self._wanted
+            case ["evt", "due", writer, _, *_]:
+                return writer in self.writers
+            case ["act", writer, type]:
+                return type in self._wanted and (writer not in self.writers or len(self.processors) > 1)
+        return False
 
     async def open(self, record: GroupRecord) -> None:
         """Creates the consumers where they are missing and starts the flow of every partition."""

@@ -15,11 +15,11 @@ import structlog
 from pydantic_core import from_json
 
 from sojourn.bus.envelope import decode
-from sojourn.bus.errors import DecodeError, SojournError, UnknownTypeError
+from sojourn.bus.errors import DecodeError, UnknownTypeError
 from sojourn.bus.keyqueue import KeyQueue
 from sojourn.bus.ports import Consumption, Delivery
 from sojourn.bus.processor import Recorded
-from sojourn.bus.subjects import Address, unescape_key
+from sojourn.bus.subjects import NO_KEY, Address, unescape_key
 
 if TYPE_CHECKING:
     from sojourn.bus.group import Group
@@ -72,6 +72,8 @@ class Partition:
 
     def abandon(self, queue: KeyQueue) -> None:
         """Forgets a key whose head will not be handled here any more: it comes again."""
+        if self.discarded(queue):
+            return
         self._keys.pop(queue.at.token, None)
         for delivery in queue.queue:
             self._open.pop(delivery.sequence, None)
@@ -79,8 +81,12 @@ class Partition:
     async def shut(self) -> None:
         """Ends the flow, after acks sent before have left."""
         self._stopped = True
-        if self._restarting is not None:
-            self._restarting.cancel()
+        restarting = self._restarting
+        if restarting is not None:
+            restarting.cancel()
+            await asyncio.wait([restarting])
+        # Whoever is still at it here must not go on beside the next owner.
+        self._discard()
         if self._consumption is not None:
             await self._consumption.close()
 
@@ -118,14 +124,21 @@ class Partition:
             self.group.progressed()
             return
         self._open[sequence] = delivery.token
-        token = tokens[3]
-        queue = self._keys.get(token)
-        if queue is None:
-            queue = self._keys[token] = KeyQueue(self, self._address(token))
+        queue = self._keys.get(tokens[3]) or self._queue(tokens[3])
         queue.queue.append(delivery)
         if not queue.busy:
             queue.busy = True
             self.group.runners.push(queue)
+
+    def _queue(self, token: str) -> KeyQueue:
+        try:
+            key = unescape_key(token)
+        except DecodeError:
+            # All that have no usable key wait in one queue and share a lane, since not everything can be a subject.
+            key = token = NO_KEY
+        if token not in self._keys:
+            self._keys[token] = KeyQueue(self, Address(key, token, self.number, self.stream))
+        return self._keys[token]
 
     def recorded(self, delivery: Delivery) -> Recorded:
         """Decodes a delivery. Raises `DecodeError` and `SchemaError`."""
@@ -148,6 +161,9 @@ class Partition:
         if envelope.type != type:
             raise DecodeError(f"the document says it is a {envelope.type}, its subject says {type}")
         key = unescape_key(tokens[3])
+        at = self.group.namespace.locate_token(key, tokens[3])
+        if at.partition != self.number:
+            raise DecodeError(f"customer {key!r} belongs to partition {at.partition}, its subject says {self.number}")
         if envelope.key != key:
             raise DecodeError(f"the document belongs to customer {envelope.key!r}, its subject to {key!r}")
         return Recorded(envelope, delivery.sequence, writer, due)
@@ -188,8 +204,7 @@ class Partition:
 
     def beat(self) -> None:
         """Tells the server that what has been open since the last beat is still being worked on."""
-        assert self._consumption is not None
-        if self._restarting is not None:
+        if self._restarting is not None or self._consumption is None:
             return
         for sequence, token in self._open.items():
             if sequence > self._beaten:
@@ -198,7 +213,9 @@ class Partition:
         self._beaten = self._delivered
 
     def _discard(self) -> None:
-        self._keys = {}
+        dropped, self._keys = self._keys, {}
+        for queue in dropped.values():
+            queue.drop()
         self._open = {}
         self._delivered = 0
         self._beaten = 0
@@ -214,13 +231,15 @@ class Partition:
                 # The old flow ends with the call, so what arrives from now on is of the new one.
                 self._deaf = False
                 try:
+                    await self._until_held()
                     await self._reset(self._consumption)
-                except SojournError as error:
+                except Exception as error:  # noqa: BLE001 - whatever it was, a partition that gave up would be silent
                     self._deaf = True
                     log.warning(
                         "partition waits for the server",
                         group=self.group.name,
                         partition=self.number,
+                        error=type(error).__name__,
                         reason=str(error),
                     )
                     await asyncio.sleep(wait)
@@ -230,6 +249,12 @@ class Partition:
                         return
         finally:
             self._restarting = None
+
+    async def _until_held(self) -> None:
+        # Resetting the consumer of another owner would set it back; whether the lease is lost is soon known, and the
+        # group is then closed.
+        while not self.group.lease.held:  # noqa: ASYNC110 - a lease has no event for its renewal
+            await asyncio.sleep(0.05)
 
     async def _reset(self, consumption: Consumption) -> None:
         await consumption.restart()
@@ -247,10 +272,3 @@ class Partition:
             if not queue.busy:
                 del self._keys[token]
                 surplus -= 1
-
-    def _address(self, token: str) -> Address:
-        try:
-            key = unescape_key(token)
-        except DecodeError:
-            key = token
-        return Address(key, token, self.number, self.stream)
