@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
@@ -12,11 +11,11 @@ from sojourn.bus.catalog import Catalog
 from sojourn.bus.clock import Clock, WallClock
 from sojourn.bus.committer import Committer
 from sojourn.bus.envelope import Envelope
-from sojourn.bus.errors import ConcurrencyError, ConfigurationError
+from sojourn.bus.errors import ConfigurationError
 from sojourn.bus.event import Event
 from sojourn.bus.ports import StreamSpec, Transport
 from sojourn.bus.publisher import Published, Publisher, prepare, publish_one
-from sojourn.bus.registry import Registry
+from sojourn.bus.registry import NamespaceRecord, Registry
 from sojourn.bus.subjects import Namespace
 from sojourn.bus.timers import JetStreamTimers, Timers
 
@@ -128,20 +127,12 @@ async def open_bus(
 
 async def _settle(registry: Registry, namespace: Namespace, purpose: str) -> Namespace:
     """Partitions and shards are fixed by whoever creates the namespace; everybody else takes them over."""
-    while True:
-        entry = await registry.bucket.get("namespace")
-        if entry is not None and entry.value is not None:
-            break
-        document = {"partitions": namespace.partitions, "shards": namespace.shards, "purpose": purpose}
-        try:
-            await registry.bucket.put("namespace", json.dumps(document).encode(), expect=0)
-        except ConcurrencyError:
-            continue
-        return namespace
-    stored = json.loads(entry.value)
-    if purpose not in ("bus", stored["purpose"]):
+    stored = await registry.settle_namespace(
+        NamespaceRecord(partitions=namespace.partitions, shards=namespace.shards, purpose=purpose)
+    )
+    if purpose not in ("bus", stored.purpose):
         raise ConfigurationError(
-            f"namespace {namespace.name} is used for a {stored['purpose']}, not for a {purpose}: "
+            f"namespace {namespace.name} is used for a {stored.purpose}, not for a {purpose}: "
             "choose another --namespace"
         )
-    return Namespace(namespace.name, stored["partitions"], stored["shards"])
+    return Namespace(namespace.name, stored.partitions, stored.shards)

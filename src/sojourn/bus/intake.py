@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -14,14 +15,22 @@ from pydantic_core import from_json, to_json
 from sojourn.bus.catalog import Catalog
 from sojourn.bus.envelope import decode, format_time
 from sojourn.bus.errors import DecodeError, PermanentError, SchemaError, TooLargeError, UnknownTypeError
-from sojourn.bus.event import key_of, names_read
+from sojourn.bus.event import Event, key_of, names_read
 from sojourn.bus.ports import Append, Stored
 from sojourn.bus.registry import TypeRecord
 from sojourn.bus.subjects import NO_KEY, Address, Namespace
 
 INGRESS = "ingress"
 _PART = 512 * 1024
-"""Bytes of an original that one record holds; with its base64 it stays below the server's limit of 1 MB."""
+"""Bytes of an original that one record holds at most; with its base64 it stays below the server's usual limit of
+1 MB."""
+
+
+_ATTRIBUTE = re.compile("[a-z0-9]+")
+"""Source: CloudEvents 1.0.2, "Naming conventions"."""
+
+_OURS = frozenset({"data", "kind", "causeseq", "timergen", "receivedtime"})
+"""What a document of somebody else cannot say."""
 
 
 class Filing(NamedTuple):
@@ -49,6 +58,8 @@ def file_document(
             raise SchemaError(f"the key cannot be used: {error}") from None
         _check_subject(document, key)
         payload = to_json(_complete(document, key, message))
+        if b"Infinity" in payload:
+            _parse(payload)
         if len(payload) > max_size:
             raise TooLargeError(
                 f"the document is {len(payload):,} bytes with its envelope, more than {max_size:,}",
@@ -56,14 +67,15 @@ def file_document(
                 limit=max_size,
             )
         cls = catalog.get(type)
-        if cls is not None:
-            located = key_of(decode(payload, cls).event)
-            if located != key:
-                raise SchemaError(f"the key field reads as {located!r} once validated, and as {key!r} before")
+        envelope = decode(payload, cls or Event)
+        if cls is not None and (located := key_of(envelope.event)) != key:
+            raise SchemaError(f"the key field reads as {located[:100]!r} once validated, and as {key[:100]!r} before")
     except PermanentError as error:
         where = at if at is not None else _nowhere(namespace)
-        return Filing(message.sequence, where, list(_bury(message, document, where, namespace, error)), error)
-    identity = blake2b("\x1f".join((document["source"], type, document["id"])).encode(), digest_size=20).hexdigest()
+        return Filing(message.sequence, where, list(_bury(message, document, where, namespace, error, max_size)), error)
+    # As JSON, so that no source and id can pass for another pair.
+    names = json.dumps([document["source"], type, document["id"]])
+    identity = blake2b(names.encode(), digest_size=20).hexdigest()
     return Filing(message.sequence, at, [Append(namespace.event(at, type), payload, message_id=f"in-{identity}")])
 
 
@@ -84,10 +96,17 @@ def _check(document: dict[str, Any], subject: str, namespace: Namespace) -> str:
         value = document.get(name)
         if not isinstance(value, str) or not 0 < len(value) <= 2048:
             raise DecodeError(f"no CloudEvents 1.0 document: {name!r} has to be a text of 1 to 2,048 characters")
-    if "data_base64" in document:
+    if document.get("data_base64") is not None:
         raise DecodeError("data_base64 is not read: send the event's fields as a JSON object in 'data'")
     if not isinstance(document.get("data"), dict):
         raise DecodeError("'data' has to be a JSON object with the event's fields")
+    if not isinstance(document.get("time"), str | None):
+        raise DecodeError("no CloudEvents 1.0 document: 'time' has to be a text as in RFC 3339")
+    for name in document:
+        if not _ATTRIBUTE.fullmatch(name) and name != "data_base64":
+            raise DecodeError(
+                f"no CloudEvents 1.0 document: {name[:100]!r} cannot name an attribute, which takes only a-z and 0-9"
+            )
     named = subject.removeprefix(f"{namespace.name}.in.").split(".", 1)[0]
     type: str = document["type"]
     if named != type:
@@ -124,11 +143,10 @@ def _check_subject(document: dict[str, Any], key: str) -> None:
 def _complete(document: dict[str, Any], key: str, message: Stored) -> dict[str, Any]:
     """The document with what the log needs; its own further attributes stay."""
     received = format_time(datetime.fromtimestamp(message.timestamp // 1000 / 1e6, UTC))
-    completed = {name: value for name, value in document.items() if name not in ("data", "causeseq", "timergen")}
+    # An attribute that is null is not there. Source: CloudEvents 1.0.2, JSON format, section 2.2.
+    completed = {name: value for name, value in document.items() if name not in _OURS and value is not None}
     completed |= {"subject": key, "kind": "event", "receivedtime": received}
     completed.setdefault("time", received)
-    if completed["time"] is None:
-        completed["time"] = received
     if not isinstance(completed.get("correlationid"), str) or not completed["correlationid"]:
         completed["correlationid"] = document["id"]
     completed.setdefault("hops", 0)
@@ -140,9 +158,16 @@ def _nowhere(namespace: Namespace) -> Address:
 
 
 def _bury(
-    message: Stored, document: dict[str, Any], at: Address, namespace: Namespace, error: PermanentError
+    message: Stored,
+    document: dict[str, Any],
+    at: Address,
+    namespace: Namespace,
+    error: PermanentError,
+    max_size: int,
 ) -> Iterator[Append]:
-    parts = [message.payload[start : start + _PART] for start in range(0, len(message.payload), _PART)] or [b""]
+    # A part is a third longer in base64, and the first one travels with the facts.
+    size = min(_PART, (max_size - min(max_size // 4, 65_536)) * 3 // 4)
+    parts = [message.payload[start : start + size] for start in range(0, len(message.payload), size)] or [b""]
     named = document.get("type")
     facts: dict[str, Any] = {
         "kind": "dead",

@@ -35,7 +35,7 @@ class OpenTimer(NamedTuple):
 class Lane:
     """What is known of a lane. ``tail`` is its last message's sequence, ``closed`` the highest closed cause (0: none).
 
-    ``journal`` holds the journalled results of ``journal_cause``, which is not closed yet.
+    ``journal`` holds the journalled results of ``journal_cause``, until that is closed.
     """
 
     tail: int = 0
@@ -64,6 +64,8 @@ class Lane:
                     self.journal_cause = document["cause"]
                     self.journal = {}
                 self.journal[document["name"]] = document["result"]
+        if self.journal_cause <= self.closed:
+            self.journal = {}
 
     def journalled(self, cause: int) -> dict[str, Any]:
         """The journalled results of a cause."""
@@ -131,18 +133,19 @@ def output_change(
     if output.timers or fired is not None or not actions:
         timers = {n: timer for n, timer in lane.timers.items() if n != fired}
         scheduled: dict[str, Append] = {}
-        cancelled: list[str] = []
+        cancelled: dict[str, None] = {}
         for change in output.timers:
             scheduled.pop(change.name, None)
             if isinstance(change, CancelTimer):
                 if timers.pop(change.name, None) is not None and change.name in lane.timers:
-                    cancelled.append(change.name)
+                    cancelled[change.name] = None
                 continue
             generation += 1
-            timers[change.name] = OpenTimer(generation, change.at)
+            # In UTC, as it will be read back.
+            timers[change.name] = OpenTimer(generation, change.at.astimezone(UTC))
             scheduled[change.name] = _schedule(writer, at, change, generation, cause)
-        cancelled = [n for n in cancelled if n not in timers]
-        appends += _records(writer, at, expect, cause.sequence, timers, generation, now, cancelled)
+        dropped = [n for n in cancelled if n not in timers]
+        appends += _records(writer, at, expect, cause.sequence, timers, generation, now, dropped)
         members = len(appends)
         appends += scheduled.values()
     else:
@@ -193,7 +196,7 @@ def _record(writer: Writer, at: Address, expect: Expectation, kind: str, documen
 def _table(timers: dict[str, OpenTimer], generation: int) -> dict[str, Any]:
     return {
         "generation": generation,
-        "timers": {name: [timer.generation, timer.at.astimezone(UTC).isoformat()] for name, timer in timers.items()},
+        "timers": {name: [timer.generation, timer.at.isoformat()] for name, timer in timers.items()},
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,7 +18,7 @@ from sojourn.bus.event import Event, spec_of
 from sojourn.bus.ports import Bucket
 from sojourn.bus.processor import Processor
 
-Document = Mapping[str, Any]
+R = TypeVar("R", bound=BaseModel)
 
 
 class Registration(BaseModel):
@@ -68,6 +68,16 @@ class TypeRecord(BaseModel):
     key_field: str
 
 
+class NamespaceRecord(BaseModel):
+    """How a namespace is spread, fixed when it is created, and what it was made for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    partitions: int
+    shards: int
+    purpose: str
+
+
 class Registry:
     """Reads and writes the registry. Writes are compare-and-set: of two at the same moment one wins, the other looks
     again."""
@@ -75,17 +85,30 @@ class Registry:
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
 
+    async def settle_namespace(self, fresh: NamespaceRecord) -> NamespaceRecord:
+        """The namespace's record, ``fresh`` where there is none yet: whoever creates it decides, everybody else takes
+        it over."""
+        while True:
+            entry = await self.bucket.get("namespace")
+            if entry is not None and entry.value is not None:
+                return _parse(NamespaceRecord, entry.value)
+            try:
+                await self.bucket.put("namespace", fresh.model_dump_json().encode(), expect=0)
+            except ConcurrencyError:
+                continue
+            return fresh
+
     async def register(self, processor: Processor, *, replace: bool = False) -> Registration:
         """Registers a processor, or brings its registration up to date.
 
-        Raises `ConfigurationError` where the name belongs to other code (``replace`` takes it over) and where an older
-        version would displace a newer one.
+        Raises `ConfigurationError` where the name belongs to other code, and where an older version would displace a
+        newer one: what is left of it somewhere must not undo a release. ``replace`` does both, a roll-back included.
         """
         key = f"writer.{processor.writer}"
         description = dict(processor.description)
         while True:
             entry = await self.bucket.get(key)
-            known = _parse(entry.value) if entry is not None and entry.value is not None else None
+            known = _parse(Registration, entry.value) if entry is not None and entry.value is not None else None
             fresh = Registration(
                 kind=processor.kind,
                 name=processor.writer,
@@ -124,12 +147,16 @@ class Registry:
 
     async def writers(self) -> list[Registration]:
         """Everything registered that writes, by name."""
-        return [_parse(entry.value) for entry in await self.bucket.entries("writer.") if entry.value is not None]
+        return [
+            _parse(Registration, entry.value)
+            for entry in await self.bucket.entries("writer.")
+            if entry.value is not None
+        ]
 
     async def group(self, name: str) -> GroupRecord | None:
         """Where a group began, or None for one that never ran."""
         entry = await self.bucket.get(f"group.{name}")
-        return GroupRecord.model_validate_json(entry.value) if entry is not None and entry.value is not None else None
+        return _parse(GroupRecord, entry.value) if entry is not None and entry.value is not None else None
 
     async def settle_group(
         self, name: str, *, present: Mapping[str, int], start: Literal["now", "beginning"], actions: bool
@@ -142,7 +169,7 @@ class Registry:
                 since = dict(present) if start == "now" else dict.fromkeys(present, 0)
                 record, revision = GroupRecord(name=name, start=since, actions=actions), 0
             else:
-                record, revision = GroupRecord.model_validate_json(entry.value), entry.revision
+                record, revision = _parse(GroupRecord, entry.value), entry.revision
                 if record.actions or not actions:
                     return record
                 record = record.model_copy(update={"actions": True})
@@ -159,9 +186,10 @@ class Registry:
         fresh = TypeRecord(type=spec.type, version=spec.version, key_field=_wire_name(cls, spec.key_field))
         key = f"type.{spec.type}"
         while True:
-            known = await self.type(spec.type)
+            # Read once: what is compared is what the write then expects to find.
             entry = await self.bucket.get(key)
-            if known is not None:
+            if entry is not None and entry.value is not None:
+                known = _parse(TypeRecord, entry.value)
                 if known.key_field != fresh.key_field:
                     raise ConfigurationError(
                         f"{spec.type} is registered with the key field {known.key_field!r}, this code has "
@@ -180,7 +208,7 @@ class Registry:
     async def type(self, name: str) -> TypeRecord | None:
         """What is known of an event type, or None."""
         entry = await self.bucket.get(f"type.{name}")
-        return TypeRecord.model_validate_json(entry.value) if entry is not None and entry.value is not None else None
+        return _parse(TypeRecord, entry.value) if entry is not None and entry.value is not None else None
 
     async def require_agent(self, name: str) -> Registration:
         """One agent's registration; `NotFoundError` with the names there are."""
@@ -210,11 +238,17 @@ def _check_owner(known: Registration, fresh: Registration) -> None:
             "a new group has no position and would miss or repeat events. Keep the group, "
             "or register the agent under a new name"
         )
+    if known.version > fresh.version:
+        raise ConfigurationError(
+            f"{fresh.name!r} is registered in version {known.version}, this code is version {fresh.version}: "
+            "run the newer code, or, to go back, "
+            f"`sojourn agents register {fresh.reference or 'module:Class'} --replace`"
+        )
 
 
-def _parse(value: bytes) -> Registration:
+def _parse(model: type[R], value: bytes) -> R:
     try:
-        return Registration.model_validate_json(value)
+        return model.model_validate_json(value)
     except ValidationError as error:
         raise ConfigurationError(
             f"the registry holds an entry that this version of Sojourn cannot read: {problems(error)}"
