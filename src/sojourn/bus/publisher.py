@@ -52,24 +52,31 @@ class Outgoing:
     stream: str
     append: Append
     deadline: float
+    key: str
+    uncertain: bool = False
+    """Whether an attempt ended without an answer: then a stored twin is this very event, and no duplicate."""
 
 
 def prepare(
     bus: Bus, event: Event, *, id: str | None, time: datetime | None, source: str | None, cause: Envelope[Event] | None
 ) -> Outgoing:
-    """The append of an event; raises `DefinitionError`, `SchemaError`, `TooLargeError` and `ValueError` (a naive time)
-    before anything is sent."""
+    """The append of an event; raises `DefinitionError`, `SchemaError`, `TooLargeError` and `ValueError` (a naive time,
+    an unusable id, source or key) before anything is sent."""
     spec = spec_of(event)
     at = bus.namespace.locate(key_of(event))
     id = id if id is not None else uuid7()
-    if not 0 < len(id) <= 512 or not id.isprintable():
-        raise ValueError(f"an event's id is 1 to 512 printable characters, not {id[:40]!r}")
+    # It travels as a header too, where a line's end would begin another one and spaces around it are lost.
+    if not id or not id.isprintable() or id != id.strip() or len(id.encode()) > 512:
+        raise ValueError(f"an event's id is 1 to 512 bytes of printable text without spaces around it, not {id[:40]!r}")
+    source = source or bus.source
+    if not source.isprintable() or len(source) > 2048:
+        raise ValueError(f"an event's source is printable text of 2,048 characters at most, not {source[:40]!r}")
     if time is None:
         time = bus.clock.now()
-    elif time.tzinfo is None:
+    elif time.utcoffset() is None:
         raise ValueError(f"the time of {spec.type} is naive; say which zone: datetime(…, tzinfo=UTC)")
     because: Cause | None = cause_of(cause, None) if cause is not None else None
-    payload = encode(event, id=id, source=source or bus.source, key=at.key, time=time, cause=because)
+    payload = encode(event, id=id, source=source, key=at.key, time=time, cause=because)
     limit = bus.transport.max_payload - HEADROOM
     if len(payload) > limit:
         raise TooLargeError(
@@ -79,7 +86,7 @@ def prepare(
             limit=limit,
         )
     append = Append(bus.namespace.event(at, spec.type), payload, message_id=id)
-    return Outgoing(event, id, at.stream, append, monotonic() + PATIENCE)
+    return Outgoing(event, id, at.stream, append, monotonic() + PATIENCE, at.key)
 
 
 async def publish_one(bus: Bus, outgoing: Outgoing) -> Published:
@@ -88,10 +95,11 @@ async def publish_one(bus: Bus, outgoing: Outgoing) -> Published:
         try:
             [sequence] = await bus.committer.store(outgoing.stream, [outgoing.append])
         except DuplicateError as error:
-            return Published(outgoing.id, outgoing.stream, error.sequence or 0, duplicate=True)
+            return Published(outgoing.id, outgoing.stream, error.sequence or 0, duplicate=not outgoing.uncertain)
         except TransientError:
             if monotonic() >= outgoing.deadline:
                 raise
+            outgoing.uncertain = True
             await asyncio.sleep(_PAUSE)
         else:
             return Published(outgoing.id, outgoing.stream, sequence)
@@ -106,8 +114,8 @@ class Publisher:
 
     At most ``in_flight`` events are unanswered; beyond that `publish` waits. Leaving the block waits for all of them
     and raises an `ExceptionGroup` of `PublishError`, one for each event that was refused or outlived the patience of
-    60 s. Events are stored in the order of the calls; after an outage those not known to be stored are sent again, in
-    order, before new ones.
+    60 s; with ``on_error`` each of these is handed to it instead, when it happens. One customer's events are stored in
+    the order of the calls; after an outage those not known to be stored are sent again, in order, before new ones.
     """
 
     def __init__(
@@ -124,6 +132,7 @@ class Publisher:
         self._changed = asyncio.Event()
         self._order = 0
         self._closed = False
+        self._given_up = False
         self.stored = 0
         self.duplicates = 0
         self.failures: list[PublishError] = []
@@ -135,13 +144,17 @@ class Publisher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed = True
-        if error is not None and not isinstance(error, Exception):
-            # Cancelled or interrupted: what is on its way may still arrive; waiting for it is not what was asked.
+        self._changed.set()
+        # Cancelled or interrupted: what is on its way may still arrive; waiting for it is not what was asked.
+        interrupted = error is not None and not isinstance(error, Exception)
+        try:
+            if not interrupted:
+                await self.flush()
+        finally:
+            self._given_up = True
             if self._recovery is not None:
                 self._recovery.cancel()
-            return
-        await self.flush()
-        if self.failures and self._on_error is None:
+        if self.failures and not interrupted:
             raise ExceptionGroup(f"{len(self.failures)} of the events were not stored", self.failures)
 
     async def publish(
@@ -156,12 +169,12 @@ class Publisher:
         """Sends an event; returns when there is room for the next, not when it is stored. Raises what is wrong with
         the event itself at once (`SchemaError`, `TooLargeError`, `ValueError`), and `ClosedError` after the block has
         ended."""
-        if self._closed:
-            raise ClosedError("this publisher's block has ended: open another with bus.publisher()")
         outgoing = prepare(self._bus, event, id=id, time=time, source=source, cause=cause)
-        while self._unanswered >= self._limit or self._recovery is not None:
+        while not self._closed and (self._unanswered >= self._limit or self._recovery is not None):
             await self._wait()
             outgoing.deadline = monotonic() + PATIENCE
+        if self._closed:
+            raise ClosedError("this publisher's block has ended: open another with bus.publisher()")
         self._send(self._order, outgoing)
         self._order += 1
 
@@ -179,19 +192,21 @@ class Publisher:
 
         def done(result: list[int] | Exception) -> None:
             self._unanswered -= 1
-            if isinstance(result, DuplicateError):
+            self._changed.set()
+            if isinstance(result, DuplicateError) and not outgoing.uncertain:
                 self.duplicates += 1
-            elif isinstance(result, TransientError) and monotonic() < outgoing.deadline:
+            elif isinstance(result, TransientError) and monotonic() < outgoing.deadline and not self._given_up:
+                outgoing.uncertain = True
                 self._retries.append((order, outgoing))
                 if self._recovery is None:
                     self._recovery = asyncio.create_task(self._recover())
-            elif isinstance(result, Exception):
+            elif isinstance(result, Exception) and not isinstance(result, DuplicateError):
                 self._fail(outgoing, result)
             else:
                 self.stored += 1
-            self._changed.set()
 
-        self._bus.committer.submit(outgoing.stream, [outgoing.append], done)
+        chain = (self, outgoing.key)
+        self._bus.committer.submit(outgoing.stream, [outgoing.append], done, chain=chain)
 
     async def _recover(self) -> None:
         try:
@@ -213,6 +228,7 @@ class Publisher:
             reason=reason,
         )
         failure.__cause__ = reason
-        self.failures.append(failure)
         if self._on_error is not None:
             self._on_error(failure)
+        else:
+            self.failures.append(failure)
