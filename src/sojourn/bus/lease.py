@@ -6,17 +6,23 @@ the renewal, on the monotonic clock, so it never believes in a lease longer than
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from sojourn.bus.errors import ConcurrencyError, SojournError
 from sojourn.bus.ports import Bucket, Entry
 
 TTL = 5
 """Seconds after which an unrenewed lease is free."""
+
+
+PATIENCE = 1.0
+"""Seconds that giving a lease back may take."""
 
 
 class Lease:
@@ -54,7 +60,7 @@ class Lease:
             if not self._revision:
                 entry = await self._bucket.get(self._key)
                 if entry is not None and entry.value is not None and not self._takeable(entry):
-                    self.holder = json.loads(entry.value).get("owner")
+                    self.holder = str(_read(entry.value).get("owner"))
                     self._until = 0.0
                     return False
                 expect = entry.revision if entry is not None and entry.value is not None else 0
@@ -69,22 +75,32 @@ class Lease:
 
     async def release(self) -> None:
         """Gives the lease back, so that the next owner need not wait for its expiry."""
-        revision, self._revision, self._until = self._revision, 0, 0.0
-        if revision:
-            try:
-                await self._bucket.delete(self._key, expect=revision)
-            except SojournError:
-                return  # It expires by itself.
+        self._revision, self._until = 0, 0.0
+        try:
+            async with asyncio.timeout(PATIENCE):
+                # Asked for, since the answer to the last renewal may have been lost.
+                entry = await self._bucket.get(self._key)
+                if entry is not None and entry.value == self._value:
+                    await self._bucket.delete(self._key, expect=entry.revision)
+        except (SojournError, TimeoutError):
+            return  # It expires by itself.
 
     def _takeable(self, entry: Entry) -> bool:
         assert entry.value is not None
         if entry.value == self._value:
             return True  # Our own, from a renewal whose answer was lost.
-        document = json.loads(entry.value)
+        document = _read(entry.value)
+        pid = document.get("pid")
         # A process of this machine that is gone will not come back: no need to wait for the expiry.
-        return document.get("host") == _host() and _process(int(document["pid"])) != {
-            name: document.get(name) for name in ("host", "pid", "born")
-        }
+        return document.get("host") == _host() and isinstance(pid, int) and _gone(pid, document.get("born"))
+
+
+def _read(value: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(value)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def _process(pid: int) -> dict[str, str | int | None]:
@@ -102,8 +118,23 @@ def _host() -> str:
 
 
 def _born(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None where there is none. Source: proc(5), stat, field 22."""
+    """When a process started, in clock ticks since boot; 0 for one that is dead but not reaped, None where nothing is
+    known. Source: proc(5), stat, fields 3 and 22."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return 0 if fields[0] in "ZX" else int(fields[19])
     except (OSError, IndexError, ValueError):
         return None
+
+
+def _gone(pid: int, born: object) -> bool:
+    now = _born(pid)
+    if now is not None:
+        return now != born
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False  # Another user's, in a /proc that hides those.
+    return False
