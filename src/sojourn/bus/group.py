@@ -18,7 +18,7 @@ from sojourn.bus.lease import Lease
 from sojourn.bus.partition import Partition
 from sojourn.bus.ports import Transport
 from sojourn.bus.processor import Processor
-from sojourn.bus.registry import GroupRecord, Registry
+from sojourn.bus.registry import GroupRecord
 from sojourn.bus.runners import Runners
 from sojourn.bus.subjects import Namespace
 
@@ -102,7 +102,11 @@ class Group:
         """Creates the consumers where they are missing and starts the flow of every partition."""
         self.actions = record.actions
         self.partitions = [Partition(self, number) for number in range(self.namespace.partitions)]
-        await asyncio.gather(*(self._open(partition, record) for partition in self.partitions))
+        # All are awaited, so that none opens behind the back of whoever closes the others.
+        openings = (self._open(partition, record) for partition in self.partitions)
+        for result in await asyncio.gather(*openings, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
     async def _open(self, partition: Partition, record: GroupRecord) -> None:
         after = record.start[partition.stream]
@@ -115,9 +119,8 @@ class Group:
         )
         await partition.start(after)
 
-    async def widen(self, registry: Registry, record: GroupRecord) -> None:
+    async def widen(self, record: GroupRecord) -> None:
         """Has its consumers deliver other writers' actions too, and forgets what was folded without them."""
-        self.actions = True
         for partition in self.partitions:
             await self.transport.ensure_consumer(
                 partition.stream,
@@ -127,6 +130,7 @@ class Group:
                 max_ack_pending=MAX_ACK_PENDING,
             )
             partition.restart("the group now reads actions of other writers")
+        self.actions = True
 
     def stop(self) -> None:
         """Takes no more deliveries."""

@@ -93,14 +93,14 @@ class Runners:
             return False
         return True
 
-    async def close(self) -> None:
-        """Cancels what is still running."""
+    async def close(self, seconds: float) -> None:
+        """Cancels what is still running; what ignores that for so many seconds is left behind."""
         self.closed = True
         self._ready.clear()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=5)
+            await asyncio.wait(self._tasks, timeout=seconds)
 
     def _check(self) -> None:
         # Runs between two steps of the loop: whoever was awake has either emptied the queue or is waiting inside a

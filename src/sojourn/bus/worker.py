@@ -26,8 +26,15 @@ from sojourn.bus.watchdog import Watchdog
 
 log = structlog.get_logger("sojourn.worker")
 
-DRAIN = 8.0
-"""Seconds that a leaving worker waits for handlers that are running; with the rest of leaving it stays within ten."""
+DRAIN = 7.0
+"""Seconds that a leaving worker waits for handlers that are running."""
+
+CLOSE = 0.5
+"""Seconds that handlers have to end in once they are cancelled."""
+
+FAREWELL = 1.5
+"""Seconds for the last acks and the return of the leases. Together leaving stays within ten: a service manager that was
+told to stop a worker kills it then."""
 
 
 class Worker:
@@ -37,7 +44,7 @@ class Worker:
             await worker.wait()
 
     Entering registers the processors and takes their groups; a group that another worker holds is taken as soon as
-    that one leaves or dies. Leaving hands them over: no new deliveries, running handlers finish (8 s at most), outputs
+    that one leaves or dies. Leaving hands them over: no new deliveries, running handlers finish (7 s at most), outputs
     are committed, acks sent.
     """
 
@@ -69,6 +76,31 @@ class Worker:
         self._running: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        try:
+            await self._enter()
+        except BaseException:
+            await self._leave()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        for group in self.groups:
+            group.stop()
+        try:
+            if not isinstance(error, asyncio.CancelledError):
+                drained = await self.runners.drain(DRAIN, lambda: all(group.idle for group in self.groups))
+                if not drained:
+                    log.warning("handlers still running are cut off; their events come again", handlers=self._labels())
+        finally:
+            await self._leave()
+        failure = self._failure()
+        if failure is not None and error is None:
+            raise failure
+
+    async def _enter(self) -> None:
         bus = self.bus
         for cls in self.catalog:
             await bus.registry.register_type(cls)
@@ -95,28 +127,30 @@ class Worker:
             await self._settle(group)
         ready: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future() for _ in self.groups]
         self._running = asyncio.create_task(self._run(ready, leases_ingress=Lease(leases, "ingress", self.name)))
+        # Whoever waits to be caught up hears of the worker's end.
+        self._running.add_done_callback(lambda _: self._progress.set())
         for future in ready:
             await asyncio.wait([future, self._running], return_when=asyncio.FIRST_COMPLETED)
             if self._running.done():
                 await self._running
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for group in self.groups:
-            group.stop()
-        if not isinstance(error, asyncio.CancelledError):
-            drained = await self.runners.drain(DRAIN, lambda: all(group.idle for group in self.groups))
-            if not drained:
-                log.warning("handlers still running are cut off; their events come again", handlers=self._labels())
+    async def _leave(self) -> None:
+        """Ends everything that runs. Cancelled in the middle, it leaves the rest to the event loop."""
         self._stopping.set()
-        await self.runners.close()
-        self.bus.committer.observers.remove(self._stored)
-        assert self._running is not None
-        self._running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._running
+        if self._stored in self.bus.committer.observers:
+            self.bus.committer.observers.remove(self._stored)
+        running = self._running
+        try:
+            await self.runners.close(CLOSE)
+        finally:
+            if running is not None:
+                running.cancel()
+        if running is not None:
+            await asyncio.wait([running])
+
+    def _failure(self) -> BaseException | None:
+        running = self._running
+        return running.exception() if running is not None and running.done() and not running.cancelled() else None
 
     async def wait(self) -> None:
         """Returns only when the worker fails, by raising why."""
@@ -162,9 +196,15 @@ class Worker:
                 if self._with_ingress:
                     tasks.create_task(Ingress(self.bus, self.catalog, leases_ingress).run())
         finally:
-            for group in self.groups:
-                await group.close()
-                await group.lease.release()
+            try:
+                async with asyncio.timeout(FAREWELL):
+                    await asyncio.gather(*(self._give_back(group) for group in self.groups))
+            except TimeoutError:
+                log.warning("the server does not answer: leases are left to expire")
+
+    async def _give_back(self, group: Group) -> None:
+        await group.close()
+        await group.lease.release()
 
     async def _hold(self, group: Group, ready: asyncio.Future[None]) -> None:
         """Runs a group whenever this worker holds its lease."""
@@ -178,13 +218,14 @@ class Worker:
             if held and not group.partitions and not self._stopping.is_set():
                 try:
                     await group.open(await self._settle(group))
+                    await self._widen()  # whoever registered while it opened
                 except SojournError as error:
                     log.warning("group could not start, will try again", group=group.name, reason=str(error))
                     await group.close()
                 else:
                     log.info("group runs here", group=group.name, agents=[p.writer for p in group.processors])
             elif not held and group.partitions:
-                log.warning("group lost to another worker", group=group.name)
+                log.warning("group given up: its lease is lost", group=group.name, holder=group.lease.holder)
                 await group.close()
             elif not held and not announced:
                 announced = True
@@ -211,14 +252,23 @@ class Worker:
 
     async def _watch_writers(self) -> None:
         """A writer that registers later may publish what a group here folds: that group then has to see it."""
-        async for _ in self.bus.registry.bucket.watch("writer."):
+        while True:
             try:
-                published = await self._published()
-                for group in self.groups:
-                    if not group.actions and group.partitions and group.reads_others(published):
-                        await group.widen(self.bus.registry, await self._settle(group))
+                async with contextlib.aclosing(self.bus.registry.bucket.watch("writer.")) as changes:
+                    async for _ in changes:
+                        await self._widen()
             except SojournError as error:
-                log.warning("the registry could not be read", reason=str(error))
+                log.warning("the registry could not be read, will try again", reason=str(error))
+            await asyncio.sleep(1)
+
+    async def _widen(self) -> None:
+        narrow = [group for group in self.groups if group.partitions and not group.actions]
+        if not narrow:
+            return
+        published = await self._published()
+        for group in narrow:
+            if group.reads_others(published):
+                await group.widen(await self._settle(group))
 
     async def _beat(self) -> None:
         interval = ACK_WAIT / 6
