@@ -16,7 +16,8 @@ from typing import Protocol
 import structlog
 
 _BURST = 64
-"""Handlings in a row before a runner lets the event loop read from the network again."""
+_SLICE = 0.02
+"""Handlings in a row, and seconds of them, before a runner lets the event loop read from the network again."""
 
 log = structlog.get_logger("sojourn.worker")
 
@@ -120,6 +121,7 @@ class Runners:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         done = 0
+        begun = loop.time()
         self._waking -= 1
         while not self.closed:
             while not self._ready:
@@ -128,6 +130,7 @@ class Runners:
                 await parked
                 self._waking -= 1
                 done = 0
+                begun = loop.time()
             runnable = self._ready.popleft()
             if self._ready and not self._checking:
                 self._checking = True
@@ -140,8 +143,9 @@ class Runners:
             finally:
                 self.busy -= 1
             done += 1
-            if done >= _BURST:
+            if done >= _BURST or loop.time() - begun > _SLICE:
                 done = 0
                 self._waking += 1
                 await asyncio.sleep(0)
                 self._waking -= 1
+                begun = loop.time()

@@ -73,21 +73,25 @@ class Watchdog:
         self._timer = self._loop.call_later(_PULSE, self._beat)
 
     def _watch(self) -> None:
-        named: Call | None = None
+        pulse = since = 0.0
+        seen: Call | None = None
+        named = False
         while not self._stop.wait(_PULSE):
-            silent = monotonic() - self._pulse
-            call = self._current() if silent > self._warn else None
+            call = self._current()
+            # Counted from when this very call was first seen to block: the one before it may have done so for long.
+            if call is not seen or pulse != self._pulse:
+                pulse, since, seen, named = self._pulse, monotonic(), call, False
             if call is None:
-                named = None
                 continue
-            if call is not named:
-                named = call
+            blocked = monotonic() - since
+            if blocked > self._warn and not named:
+                named = True
                 log.error(
                     "handler blocks the event loop: make it async, or move the work with asyncio.to_thread",
                     handler=call.label,
-                    seconds=round(silent, 1),
+                    seconds=round(blocked, 1),
                 )
-            if silent > self._interrupt and self._armed and _SIGNAL is not None:
+            if blocked > self._interrupt and self._armed and _SIGNAL is not None:
                 self._target = call
                 signal.pthread_kill(threading.main_thread().ident or 0, _SIGNAL)
 
@@ -103,3 +107,5 @@ class Watchdog:
         target, self._target = self._target, None
         if target is not None and self._current() is target:
             raise HandlerBlocked(f"{target.label} blocked the event loop for more than {self._interrupt:g} s")
+        if target is None and callable(self._previous):
+            self._previous(number, frame)  # That of another worker on the same loop.
