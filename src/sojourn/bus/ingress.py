@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -20,14 +20,15 @@ from sojourn.bus.client import Bus
 from sojourn.bus.errors import ConcurrencyError, DuplicateError, SojournError
 from sojourn.bus.intake import INGRESS, Filing, file_document
 from sojourn.bus.lease import TTL, Lease
-from sojourn.bus.ports import Append, Expectation
+from sojourn.bus.ports import Append, Expectation, Stored
 from sojourn.bus.publisher import HEADROOM
 from sojourn.bus.registry import TypeRecord
 
 log = structlog.get_logger("sojourn.ingress")
 
 _CHUNK = 400
-"""Documents filed in one batch."""
+_CHUNK_BYTES = 2 << 20
+"""Documents filed in one batch, and bytes of them: a refused one may take several messages of the 1,000 of a batch."""
 
 _IDLE = 1.0
 """Seconds after which the cursors of shards without traffic follow."""
@@ -95,8 +96,7 @@ class Ingress:
         async for messages in bus.transport.follow(
             bus.namespace.ingress_stream, bus.namespace.ingress_filter, start=start
         ):
-            for first in range(0, len(messages), _CHUNK):
-                chunk = messages[first : first + _CHUNK]
+            for chunk in _chunks(messages):
                 await self._learn({message.subject.split(".")[2] for message in chunk})
                 limit = bus.transport.max_payload - HEADROOM
                 filings = [
@@ -129,7 +129,10 @@ class Ingress:
             shard = namespace.shard_of(filing.at.partition)
             if filing.sequence > self._cursors[shard].position:
                 by_shard.setdefault(shard, []).append(filing)
-        await asyncio.gather(*(self._file_shard(shard, mine, upto) for shard, mine in by_shard.items()))
+        # A task group, so that none of them goes on beside the next run where another failed.
+        async with asyncio.TaskGroup() as tasks:
+            for shard, mine in by_shard.items():
+                tasks.create_task(self._file_shard(shard, mine, upto))
         self._seen = upto
 
     async def _file_shard(self, shard: int, filings: Sequence[Filing], upto: int) -> None:
@@ -195,6 +198,16 @@ class Ingress:
         # Only tidying: what stays behind is swept by the next run.
         with contextlib.suppress(SojournError):
             await self._bus.transport.delete_messages(self._bus.namespace.ingress_stream, sequences)
+
+
+def _chunks(messages: Sequence[Stored]) -> Iterator[Sequence[Stored]]:
+    first = size = 0
+    for index, message in enumerate(messages):
+        if index > first and (index - first == _CHUNK or size + len(message.payload) > _CHUNK_BYTES):
+            yield messages[first:index]
+            first, size = index, 0
+        size += len(message.payload)
+    yield messages[first:]
 
 
 def _leaves(group: BaseExceptionGroup[SojournError]) -> list[SojournError]:
