@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
+import structlog
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json
 
@@ -63,7 +64,13 @@ async def dead_letters(
         pattern = f"{namespace.name}.lane.{where}.act.{writer or '*'}.dead"
         async for messages in bus.transport.follow(stream, pattern, end=state.last):
             for message in messages:
-                yield _parse(stream, message)
+                try:
+                    letter = _parse(stream, message)
+                except (ValueError, LookupError, TypeError):
+                    # Not written by Sojourn. One such record must not hide all others.
+                    log.warning("a record that is no dead letter is left out", stream=stream, sequence=message.sequence)
+                else:
+                    yield letter
 
 
 async def dead_letter(bus: Bus, number: str) -> DeadLetter:
@@ -94,6 +101,9 @@ async def original(bus: Bus, letter: DeadLetter) -> bytes | None:
             return None
         content += base64.b64decode(from_json(part.payload)["original"])
     return content
+
+
+log = structlog.get_logger("sojourn.bus")
 
 
 def _split(bus: Bus, number: str) -> tuple[str, int]:
