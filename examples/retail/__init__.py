@@ -3,6 +3,7 @@
 from examples.retail.agents import CartRecovery, LapseWatch, Loyalty
 from examples.retail.events import (
     CartAbandoned,
+    CartForgotten,
     CartUpdated,
     CustomerLapsed,
     DiscountOffered,
@@ -17,6 +18,7 @@ from examples.retail.journey import CourtedShopper, Shopper
 
 __all__ = [
     "CartAbandoned",
+    "CartForgotten",
     "CartRecovery",
     "CartUpdated",
     "CourtedShopper",

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 from examples.retail.events import (
     CartAbandoned,
+    CartForgotten,
+    CartUpdated,
     CustomerLapsed,
     DiscountOffered,
     LapsePeriodEnded,
@@ -18,9 +20,10 @@ from examples.retail.events import (
     Tier,
 )
 from examples.retail.journey import CourtedShopper, Shopper
-from sojourn import Agent, Context, agent, days, on
+from sojourn import Agent, Context, agent, days, hours, on
 
 VALUABLE = 50
+PATIENCE = hours(1)
 MOST_OFFERS = 3
 BETWEEN_OFFERS = days(3)
 
@@ -37,10 +40,26 @@ def valuable(event: CartAbandoned) -> bool:
 
 @agent("cart-recovery")
 class CartRecovery(Agent[CourtedShopper]):
-    """Offers a discount on a valuable cart that was abandoned, but not too often."""
+    """Offers a discount on a valuable cart that was abandoned for an hour, but not too often."""
 
     @on(CartAbandoned, where=valuable)
-    def offer(self, event: CartAbandoned, shopper: CourtedShopper, ctx: Context) -> DiscountOffered | None:
+    def abandoned(self, event: CartAbandoned, shopper: CourtedShopper, ctx: Context) -> None:
+        """Many come back by themselves: wait for that."""
+        forgotten = CartForgotten(customer_id=event.customer_id, cart_value=event.cart_value)
+        ctx.later(forgotten, at=ctx.envelope.time + PATIENCE, name="cart")
+
+    @on(CartUpdated)
+    def returned(self, event: CartUpdated, shopper: CourtedShopper, ctx: Context) -> None:
+        """The customer is back: no need to call."""
+        ctx.cancel("cart")
+
+    @on(OrderPlaced)
+    def bought(self, event: OrderPlaced, shopper: CourtedShopper, ctx: Context) -> None:
+        """The cart is sold."""
+        ctx.cancel("cart")
+
+    @on(CartForgotten)
+    def offer(self, event: CartForgotten, shopper: CourtedShopper, ctx: Context) -> DiscountOffered | None:
         """More for those who have bought before; at most three offers, days apart."""
         if shopper.offers >= MOST_OFFERS:
             return None

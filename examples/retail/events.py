@@ -82,6 +82,12 @@ class LoyaltyTierReached(ShopEvent):
 # Timers: what agents tell themselves.
 
 
+class CartForgotten(ShopEvent):
+    """A customer did not come back to an abandoned cart for an hour."""
+
+    cart_value: Decimal
+
+
 class LapsePeriodEnded(ShopEvent):
     """Nothing was ordered for a while since the customer's ``orders``-th order."""
 

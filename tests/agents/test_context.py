@@ -206,6 +206,15 @@ def test_a_plain_handler_cannot_await() -> None:
         _ = context(handler="WaitEnded").once(fetch_offer, "book")
 
 
+def test_cancelling_what_is_not_open_leaves_no_trace() -> None:
+    ctx = context(FakeTurn(CartAbandoned()))
+    ctx.cancel("wait")
+    ctx.later(WaitEnded(), at=START + days(1), name="wait")
+    ctx.cancel("wait")
+    ctx.cancel("wait")
+    assert ctx.end() == [SetTimer("wait", WaitEnded(), START + days(1)), CancelTimer("wait")]
+
+
 def test_timers() -> None:
     ctx = context(FakeTurn(CartAbandoned(), timers={"old": START}))
     assert (ctx.timer("old"), ctx.timer("wait")) == (START, None)

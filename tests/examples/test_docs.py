@@ -66,11 +66,13 @@ async def test_the_journey_in_journeys_md_folds(tmp_path: Path) -> None:
 
 def test_the_difference_in_testing_md_is_the_one_that_is_told() -> None:
     from examples.retail import CartAbandoned, CartRecovery, DiscountOffered, OrderPlaced
+    from sojourn import hours
 
     async def scenario() -> None:
         async with Scenario(CartRecovery) as s:
             await s.given(OrderPlaced(customer_id="ann", order_id="1", amount=Decimal(20), items=1))
             await s.when(CartAbandoned(customer_id="ann", cart_value=Decimal(80)))
+            await s.advance(hours(1))
             s.then(DiscountOffered(customer_id="ann", percent=10))
 
     [told] = re.findall(r"```text\n(.*?)\n```", (DOCS / "testing.md").read_text(encoding="utf-8"), re.DOTALL)

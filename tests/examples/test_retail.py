@@ -52,27 +52,47 @@ async def test_a_shopper_is_the_sum_of_what_she_did() -> None:
 async def test_only_a_valuable_cart_gets_an_offer() -> None:
     async with Scenario(CartRecovery) as s:
         await s.when(cart(49))
+        await s.advance(hours(1))
         s.then_nothing()
         await s.when(cart(50))
+        s.then_nothing()
+        await s.advance(hours(1))
         s.then(offer(10))
+
+
+async def test_who_comes_back_is_left_alone() -> None:
+    async with Scenario(CartRecovery) as s:
+        await s.when(cart(80))
+        await s.advance(hours(1) - timedelta(microseconds=1))
+        await s.when(CartUpdated(customer_id="ann", cart_value=Decimal(90), items=4))
+        await s.advance(hours(2))
+        s.then_nothing()
+        await s.when(cart(90))
+        await s.when(order(90))
+        await s.advance(hours(2))
+        s.then_nothing()
 
 
 async def test_a_customer_who_has_bought_gets_more() -> None:
     async with Scenario(CartRecovery) as s:
         await s.given(order())
         await s.when(cart(80))
+        await s.advance(hours(1))
         s.then(offer(15))
 
 
 async def test_offers_are_three_days_apart() -> None:
     async with Scenario(CartRecovery) as s:
         await s.when(cart(80), cart(80))  # a burst of two gets one
+        await s.advance(hours(1))
         s.then(offer(10))
-        await s.advance(days(3) - timedelta(microseconds=1))
+        await s.advance(days(3) - hours(1) - timedelta(microseconds=1))
         await s.when(cart(80))
+        await s.advance(hours(1))
         s.then_nothing()
         await s.advance(timedelta(microseconds=1))
         await s.when(cart(80))
+        await s.advance(hours(1))
         s.then(offer(10))
 
 
@@ -80,6 +100,7 @@ async def test_nobody_gets_more_than_three_offers() -> None:
     async with Scenario(CartRecovery) as s:
         await s.given(offer(10), offer(10), offer(10), ago=days(40))
         await s.when(cart(80))
+        await s.advance(hours(1))
         s.then_nothing()
 
 
@@ -124,7 +145,9 @@ async def test_loyalty_is_thanked_once_a_tier() -> None:
 
 async def test_the_three_do_not_disturb_each_other() -> None:
     async with Scenario(CartRecovery, LapseWatch, Loyalty) as s:
-        await s.when(order(), cart(90), order())
-        s.then(LoyaltyTierReached(customer_id="ann", tier=Tier.BRONZE, orders=2), offer(15))
+        await s.when(order(), order(), cart(90))
+        s.then(LoyaltyTierReached(customer_id="ann", tier=Tier.BRONZE, orders=2))
+        await s.advance(hours(1))
+        s.then(offer(15))
         await s.advance(days(30))
         s.then(lapsed(30, 2))

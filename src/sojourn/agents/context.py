@@ -122,9 +122,9 @@ class Context:
         self._timers.append(SetTimer(name, event, self._moment(turn, at)))
 
     def cancel(self, name: str) -> None:
-        """Drops the timer of that name; one that is not open is no error. Raises `HandlerError`."""
-        self._open()
-        self._timers.append(CancelTimer(self._checked(name)))
+        """Drops the timer of that name; one that is not open is no error, and costs nothing. Raises `HandlerError`."""
+        if self.timer(name) is not None:
+            self._timers.append(CancelTimer(name))
 
     def timer(self, name: str) -> datetime | None:
         """When the timer of that name is due; None where none is open. Knows what this handler set and cancelled."""
