@@ -181,7 +181,7 @@ class Worker:
     def _stored(self, stream: str, appends: Sequence[Append], sequences: Sequence[int]) -> None:
         for append, sequence in zip(appends, sequences, strict=True):
             tokens = append.subject.split(".", 5)
-            if tokens[1] == "log":
+            if tokens[1] == "log" and len(tokens) > 4:
                 number = int(tokens[2])
                 behaviour, _ = self._behind.get(number, (0, 0))
                 self._behind[number] = (sequence if tokens[4] == "evt" else behaviour, sequence)
