@@ -129,11 +129,11 @@ def grid(width: int | None, agents: frozenset[str] = frozenset(), causes: frozen
     if width is None:
         return Grid(None, 2, 16, _longest(agents, 14), 0)
     gap, with_cause = 1 if width < 96 else 2, width >= 64
-    # What is sure to be read in full comes first: agent, then cause. The action keeps three tenths of the line.
-    spare = width - _TIME - (4 if with_cause else 3) * gap - width * 3 // 10
+    # What is sure to be read in full comes first: agent, then cause. The action keeps a third of the line.
+    spare = width - _TIME - (4 if with_cause else 3) * gap - width * 34 // 100
     customer = min(max(8, spare // 4), 24)
     agent = min(_longest(agents, 12), spare - customer - (10 if with_cause else 0), 24)
-    cause = min(_longest(causes, 16) + 2, spare - customer - agent, 28) if with_cause else 0
+    cause = min(_longest(causes, 14) + 2, spare - customer - agent, 28) if with_cause else 0
     return Grid(width, gap, customer, agent, cause)
 
 

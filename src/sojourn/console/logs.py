@@ -15,7 +15,7 @@ from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 from sojourn.console.terminal import Span, is_terminal, paint, plain, wants_colour
 
 Style = Literal["auto", "text", "json"]
-Level = Literal["debug", "info", "warning", "error"]
+Level = Literal["debug", "info", "warning", "error", "critical"]
 
 _QUIET = ("nats", "asyncio", "httpx", "httpcore")
 """Libraries whose routine is nobody's news."""

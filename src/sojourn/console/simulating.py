@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 import click
 
 from sojourn.bus.errors import SojournError
-from sojourn.console.failures import say
+from sojourn.console.failures import note, say
 from sojourn.console.options import Form, Settings
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
+    from sojourn.bus.envelope import Envelope
+    from sojourn.bus.event import Event
     from sojourn.console.actions import Action
     from sojourn.console.modules import Loaded
     from sojourn.simulation.audit import Tally
@@ -77,7 +79,8 @@ def drive(
     from sojourn.simulation.engine import Engine
     from sojourn.simulation.run import Watching
 
-    logs.configure(level="error")
+    # Each failing handler is an error in the log; here they are counted, and kept as dead letters.
+    logs.configure(level="critical")
     agents = frozenset(processor.writer for processor in loaded.processors)
     causes = frozenset(type for processor in loaded.processors for type in processor.handles)
     server = settings.server
@@ -90,12 +93,12 @@ def drive(
             user=server.user if server is not None else None,
             password=server.password if server is not None else None,
             creds=settings.creds,
-            say=in_words(show.note),
+            say=in_words(note),
         )
         return run_async(run(engine, Watching(show.progress, show.action)))
 
 
-def conclude(schema: str, head: list[tuple[str, str]], result: Result, output: Form) -> None:
+def conclude(schema: str, head: list[tuple[str, str]], result: Result, settings: Settings, output: Form) -> None:
     """Tells what came of a run. Raises `UncleanRun` where something was doubled or lost."""
     from sojourn.console.output import write, write_facts, write_json, write_json_lines
 
@@ -108,6 +111,9 @@ def conclude(schema: str, head: list[tuple[str, str]], result: Result, output: F
         write_facts([*head, *_summary(tally, timing)])
         write("\n")
         _write_actions(tally)
+    if tally.dead:
+        where = f"sojourn dead ls --namespace {settings.namespace}" if timing.engine == "nats" else "--engine nats"
+        note(f"agents failed on {sum(tally.dead.values()):,} events, which are dead letters now; see why with {where}")
     if tally.duplicates or tally.lost:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in tally.lost.items()) or "none"
         raise UncleanRun(f"the run is not clean: {tally.duplicates:,} duplicates; lost: {kinds}")
@@ -162,11 +168,14 @@ class Show:
         self._second = 0.0
         self._shown = 0
         self._left_out = 0
+        self._spoke = False
 
     def __enter__(self) -> Self:
         if self._terminal:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            from sojourn.console.terminal import is_terminal
 
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -177,8 +186,9 @@ class Show:
                 console=Console(stderr=True, highlight=False, no_color=not self._colour),
                 expand=True,
                 transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
+                # What handlers print comes above the bar, as actions do; but not what the user sends to a file.
+                redirect_stdout=is_terminal(sys.stdout),
+                redirect_stderr=True,
             )
             self._task = self._bar.add_task(self._title, total=1.0, counts="")
             self._bar.start()
@@ -190,6 +200,8 @@ class Show:
         self._tell_left_out()
         if self._bar is not None:
             self._bar.stop()
+        if self._spoke:
+            say("\n")  # between the actions and the table
 
     def progress(self, state: Progress) -> None:
         """How far the run is."""
@@ -198,8 +210,8 @@ class Show:
             self._bar.update(self._task, completed=state.fraction, counts=counts)
 
     def action(self, driven: Driven) -> None:
-        """An action that was stored."""
-        if not self._lines:
+        """An action that was stored. One whose type nobody here knows is not shown."""
+        if not self._lines or driven.envelope is None:
             return
         now = monotonic()
         if now - self._second >= 1.0:
@@ -209,21 +221,15 @@ class Show:
             self._left_out += 1
             return
         self._shown += 1
-        self._write(driven)
+        self._spoke = True
+        self._write(action_of(driven.envelope, driven.subject.writer or ""))
 
-    def note(self, line: str) -> None:
-        """News that matter more than the bar."""
-        self._above(f"sojourn: {line}")
-
-    def _write(self, driven: Driven) -> None:
+    def _write(self, action: Action) -> None:
         from sojourn.console.actions import grid
         from sojourn.console.terminal import columns, paint
 
-        action = action_of(driven)
-        if action is None:
-            return
         spans = grid(columns() if self._terminal else None, *self._names).line(action, datetime.now().astimezone())
-        self._above(paint(spans, colour=self._colour))
+        say(paint(spans, colour=self._colour) + "\n")
 
     def _tell_left_out(self) -> None:
         if self._left_out:
@@ -231,25 +237,14 @@ class Show:
 
             text = f"{'… and':>11} {self._left_out:,} more actions"
             self._left_out = 0
-            self._above(paint([Span(text, "2")], colour=self._colour))
-
-    def _above(self, line: str) -> None:
-        if self._bar is None:
-            say(f"{line}\n")
-            return
-        from rich.text import Text
-
-        self._bar.console.print(Text.from_ansi(line), no_wrap=True, overflow="crop", crop=True)
+            say(paint([Span(text, "2")], colour=self._colour) + "\n")
 
 
-def action_of(driven: Driven) -> Action | None:
-    """A driver's action as people are shown it; None for one whose type nobody knows."""
+def action_of(envelope: Envelope[Event], agent: str) -> Action:
+    """An agent's action as people are shown it."""
     from sojourn.bus.event import spec_of
     from sojourn.console.actions import Action
 
-    envelope, writer = driven.envelope, driven.subject.writer
-    if envelope is None or writer is None:
-        return None
     key = spec_of(envelope.event).key_field
     data = envelope.event.model_dump(mode="json", exclude={key}, exclude_none=True)
-    return Action(envelope.time, envelope.key, writer, envelope.type, data, envelope.cause_type)
+    return Action(envelope.time, envelope.key, agent, envelope.type, data, envelope.cause_type)

@@ -58,7 +58,7 @@ def replay(
         ),
     )
     head = [("replayed", f"{result.source}, {result.start:%Y-%m-%d} to {result.end:%Y-%m-%d}")]
-    conclude("replay/1", head, result, output)
+    conclude("replay/1", head, result, settings, output)
 
 
 def _source(name: str, file: Path | None) -> Source:

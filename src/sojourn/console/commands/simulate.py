@@ -64,4 +64,4 @@ def simulate(
         ),
     )
     head = [("simulated", f"{customers:,} customers, {days:g} days from {result.start:%Y-%m-%d}, seed {seed}")]
-    conclude("simulation/1", head, result, output)
+    conclude("simulation/1", head, result, settings, output)
