@@ -206,11 +206,20 @@ class _Shard:
 
     def _take(self) -> deque[Unit]:
         units: deque[Unit] = deque()
+        lanes: set[str] = set()
         members = size = 0
         while self._queue:
             unit = self._queue[0]
-            if units and (members + len(unit.appends) > MAX_MEMBERS or size + unit.size > MAX_BATCH_BYTES):
+            mine = {append.expect.filter for append in unit.appends if append.expect is not None}
+            # A batch does not protect a lane from itself: of two outputs that expect the same, both would be stored
+            # (a key that was discarded while its output waited here, and its successor).
+            if units and (
+                members + len(unit.appends) > MAX_MEMBERS
+                or size + unit.size > MAX_BATCH_BYTES
+                or not mine.isdisjoint(lanes)
+            ):
                 break
+            lanes |= mine
             members += len(unit.appends)
             size += unit.size
             units.append(self._queue.popleft())
