@@ -17,6 +17,8 @@ from sojourn.bus.intake import INGRESS
 from sojourn.bus.ports import Stored
 from sojourn.bus.subjects import NO_KEY, unescape_key
 
+log = structlog.get_logger("sojourn.bus")
+
 
 class DeadLetter(BaseModel):
     """One dead letter. ``number`` names it: stream and sequence of its record.
@@ -101,9 +103,6 @@ async def original(bus: Bus, letter: DeadLetter) -> bytes | None:
             return None
         content += base64.b64decode(from_json(part.payload)["original"])
     return content
-
-
-log = structlog.get_logger("sojourn.bus")
 
 
 def _split(bus: Bus, number: str) -> tuple[str, int]:
