@@ -68,8 +68,8 @@ class LaneTurn:
         journalled = self._lane.journalled(cause)
         if name in journalled:
             return json.dumps(journalled[name]).encode()
+        result = await call()
         try:
-            result = await call()
             document = json.loads(result)
         except ValueError as error:
             raise HandlerError(f"the result of {name} is no JSON: {error}") from error
