@@ -137,7 +137,8 @@ def decode(payload: bytes, cls: type[Event]) -> Envelope[Event]:
     try:
         envelope = _model(cls).model_validate_json(payload)
     except ValidationError as error:
-        raise _explain(error, cls) from error
+        # Not `from error`, which quotes keys of dictionaries and more in every traceback.
+        raise _explain(error, cls) from None
     except Exception as error:
         # A validator that raises something else has a fault, which no retry mends.
         place = traceback.extract_tb(error.__traceback__)[-1]
