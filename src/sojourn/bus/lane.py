@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from pydantic_core import from_json
 
 from sojourn.bus.envelope import Cause, encode, format_time
-from sojourn.bus.event import spec_of
+from sojourn.bus.event import Event, spec_of
 from sojourn.bus.ids import derived_id, uuid7
 from sojourn.bus.ports import Append, Expectation, Schedule, Stored
 from sojourn.bus.processor import CancelTimer, Output, SetTimer
@@ -142,8 +142,9 @@ def output_change(
                 continue
             generation += 1
             # In UTC, as it will be read back.
-            timers[change.name] = OpenTimer(generation, change.at.astimezone(UTC))
-            scheduled[change.name] = _schedule(writer, at, change, generation, cause)
+            due = change.at.astimezone(UTC)
+            timers[change.name] = OpenTimer(generation, due)
+            scheduled[change.name] = _schedule(writer, at, change.name, change.event, due, generation, cause)
         dropped = [n for n in cancelled if n not in timers]
         appends += _records(writer, at, expect, cause.sequence, timers, generation, now, dropped)
         members = len(appends)
@@ -200,18 +201,21 @@ def _table(timers: dict[str, OpenTimer], generation: int) -> dict[str, Any]:
     }
 
 
-def _schedule(writer: Writer, at: Address, timer: SetTimer, generation: int, cause: Cause) -> Append:
+def _schedule(
+    writer: Writer, at: Address, name: str, event: Event, due: datetime, generation: int, cause: Cause
+) -> Append:
     namespace = writer.namespace
     payload = encode(
-        timer.event,
+        event,
         # The same for a timer that the server fires twice.
-        id=derived_id("timer", namespace.name, at.token, writer.name, timer.name, generation),
+        id=derived_id("timer", namespace.name, at.token, writer.name, name, generation),
         source=writer.source,
         key=at.key,
-        time=timer.at,
+        time=due,
         cause=cause,
         kind="due",
         timer_generation=generation,
     )
-    target = namespace.due(at, writer.name, timer.name)
-    return Append(namespace.timer(at, writer.name, timer.name), payload, schedule=Schedule(timer.at, target))
+    return Append(
+        namespace.timer(at, writer.name, name), payload, schedule=Schedule(due, namespace.due(at, writer.name, name))
+    )
