@@ -239,7 +239,7 @@ async def check_effects(
     for token, story in stories.items():
         events = [m for m in story if m.subject.endswith(f".evt.{handled}")]
         lane = [(m, json.loads(m.payload)) for m in story if f".act.{writer}." in m.subject]
-        outputs = [(d["causeseq"], d) for _, d in lane if d["kind"] == "out" and "specversion" in d]
+        outputs = [(d["causeseq"], d) for _, d in lane if d["kind"] == "out" and d.get("type") == "DiscountOffered"]
         letters = [d["cause"] for _, d in lane if d["kind"] == "dead"]
         for place, event in enumerate(events, 1):
             n = json.loads(event.payload)["data"]["n"]
