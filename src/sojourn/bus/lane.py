@@ -20,7 +20,7 @@ from sojourn.bus.envelope import Cause, encode, format_time
 from sojourn.bus.event import Event, spec_of
 from sojourn.bus.ids import derived_id, uuid7
 from sojourn.bus.ports import Append, Expectation, Schedule, Stored
-from sojourn.bus.processor import CancelTimer, Output, SetTimer
+from sojourn.bus.processor import CancelTimer, Output
 from sojourn.bus.subjects import Address, Namespace
 
 
