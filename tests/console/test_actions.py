@@ -50,13 +50,13 @@ def test_an_action_is_read_from_subject_and_document() -> None:
 @pytest.mark.parametrize(
     ("width", "shown"),
     [
-        (50, "   12:04:31 c-0042   win-back     DiscountOffered"),
-        (80, "   12:04:31 c-0042     win-back     DiscountOffered percent=… ← CartAbandoned"),
+        (50, "   12:04:31 c-0042   win-back    DiscountOffered"),
+        (80, "   12:04:31 c-0042    win-back     DiscountOffered percent=10 … ← CartAbandoned"),
         (
             120,
             (
-                '   12:04:31  c-0042            win-back      DiscountOffered percent=10 code="SAVE 10"'
-                "                ← CartAbandoned"
+                '   12:04:31  c-0042           win-back      DiscountOffered percent=10 code="SAVE 10"'
+                "                   ← CartAbandoned"
             ),
         ),
     ],
@@ -69,7 +69,7 @@ def test_columns_fit_the_names_that_are_known() -> None:
     known = {"agents": frozenset({"cart-recovery"}), "causes": frozenset({"CartAbandoned"})}
     assert (
         line(offered(), 80, **known)
-        == "   12:04:31 c-0042     win-back      DiscountOffered percent=10… ← CartAbandoned"
+        == "   12:04:31 c-0042    win-back      DiscountOffered percent=10 … ← CartAbandoned"
     )
 
 
@@ -133,6 +133,15 @@ names = st.frozensets(st.text("ab-", min_size=1, max_size=64))
 def test_every_width_leaves_room_for_the_action(width: int, agents: frozenset[str], causes: frozenset[str]) -> None:
     assert grid(width, agents, causes).action >= width // 4
     assert cell_len(paint(grid(width, agents, causes).header(), colour=False)) <= width
+
+
+def test_agents_that_are_known_have_colours_of_their_own() -> None:
+    known = frozenset({"cart-recovery", "lapse-watch", "loyalty", "win-back"})
+    styles = set()
+    for agent in known:
+        action = Action(NOW, "c1", agent, "T", {}, None)
+        styles |= {span.style for span in grid(80, known).line(action, NOW) if span.text.strip() == agent}
+    assert len(styles) == len(known)
 
 
 def test_an_agent_keeps_its_colour() -> None:

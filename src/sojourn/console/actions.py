@@ -67,13 +67,17 @@ def action_of(subject: str, payload: bytes, timestamp: int) -> Action | None:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Widths of the columns, in cells. ``width`` is that of the whole line; None where nothing is cut."""
+    """Widths of the columns, in cells; ``width`` of the whole line is None where nothing is cut.
+
+    ``agents`` are the names known beforehand.
+    """
 
     width: int | None
     gap: int
     customer: int
     agent: int
     cause: int
+    agents: tuple[str, ...] = ()
 
     @property
     def action(self) -> int:
@@ -102,7 +106,7 @@ class Grid:
             gap,
             Span(pad(customer, self.customer) if wide else fit(customer, self.customer, middle=True)),
             gap,
-            Span(pad(agent, self.agent) if wide else fit(agent, self.agent), _colour(agent)),
+            Span(pad(agent, self.agent) if wide else fit(agent, self.agent), self._colour(agent)),
             gap,
             *self._what(action),
         ]
@@ -110,6 +114,11 @@ class Grid:
             cause = f"← {plain(action.cause)}"
             spans += [gap, Span(cause if wide else cut(cause, self.cause), _DIM)]
         return spans
+
+    def _colour(self, agent: str) -> str:
+        """An agent has one colour throughout: its own among those known beforehand, where they are not too many."""
+        number = self.agents.index(agent) if agent in self.agents else crc32(agent.encode())
+        return _AGENT_COLOURS[number % len(_AGENT_COLOURS)]
 
     def _what(self, action: Action) -> list[Span]:
         if self.width is None:
@@ -127,14 +136,14 @@ def grid(width: int | None, agents: frozenset[str] = frozenset(), causes: frozen
     """The grid for a terminal of that width. ``agents`` and ``causes`` are names known beforehand: their columns are
     made to fit them, within what the width allows."""
     if width is None:
-        return Grid(None, 2, 16, _longest(agents, 14), 0)
+        return Grid(None, 2, 16, _longest(agents, 14), 0, tuple(sorted(agents)))
     gap, with_cause = 1 if width < 96 else 2, width >= 64
     # What is sure to be read in full comes first: agent, then cause. The action keeps a third of the line.
     spare = width - _TIME - (4 if with_cause else 3) * gap - width * 34 // 100
     customer = min(max(8, spare // 4), 24)
     agent = min(_longest(agents, 12), spare - customer - (10 if with_cause else 0), 24)
     cause = min(_longest(causes, 14) + 2, spare - customer - agent, 28) if with_cause else 0
-    return Grid(width, gap, customer, agent, cause)
+    return Grid(width, gap, customer, agent, cause, tuple(sorted(agents)))
 
 
 def _longest(names: Iterable[str], default: int) -> int:
@@ -146,10 +155,6 @@ def _time(moment: datetime, today: datetime) -> str:
     if local.date() == today.date():
         return f"{local:%H:%M:%S}"
     return f"{local:%m-%d %H:%M}" if local.year == today.year else f"{local:%Y-%m-%d}"
-
-
-def _colour(agent: str) -> str:
-    return _AGENT_COLOURS[crc32(agent.encode()) % len(_AGENT_COLOURS)]
 
 
 def _without_key(data: dict[str, Any], customer: str) -> dict[str, Any]:
