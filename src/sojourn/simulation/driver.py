@@ -10,29 +10,22 @@ and however long the window; the window only bounds how far customers are apart.
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from time import monotonic
 from typing import NamedTuple
-
-from pydantic_core import from_json
 
 from sojourn.bus.client import Bus
 from sojourn.bus.clock import VirtualClock
 from sojourn.bus.envelope import Envelope, decode
-from sojourn.bus.errors import ConfigurationError, DuplicateError, HandlerError, PublishError, TransientError
+from sojourn.bus.errors import ConfigurationError, HandlerError, PublishError
 from sojourn.bus.event import Event
 from sojourn.bus.ports import Append
-from sojourn.bus.publisher import PATIENCE
 from sojourn.bus.subjects import LogSubject, parse_log_subject
-from sojourn.bus.timers import DueTimer
+from sojourn.simulation.firing import Firing
+from sojourn.simulation.receipts import Receipts
 from sojourn.simulation.timeline import Timeline
 from sojourn.simulation.timers import CustomerTimers
-
-_PAUSE = 0.2
-"""Between two attempts to store through an outage, in seconds of the wall clock."""
 
 
 class Progress(NamedTuple):
@@ -104,6 +97,7 @@ class Driver:
             if token in self._timelines:
                 raise ConfigurationError(f"two customers have the key {timeline.key!r}: give each one of its own")
             self._timelines[token] = timeline
+        self._receipts = Receipts(bus, timers, self._note)
         self._agenda: list[tuple[datetime, str]] = []
         self._planned: dict[str, datetime] = {}
         self._latest: dict[str, datetime] = {}
@@ -122,7 +116,9 @@ class Driver:
         """
         for token in self._timelines:
             self._plan(token)
-        self._bus.committer.observers.append(self._observe)
+        await self._receipts.begin()
+        observers = self._bus.committer.observers
+        observers.append(self._receipts.observe)
         try:
             while self._agenda:
                 opens = self._agenda[0][0]
@@ -136,7 +132,7 @@ class Driver:
             self._clock.advance_to(self._end)
             self._report(self._end)
         finally:
-            self._bus.committer.observers.remove(self._observe)
+            observers.remove(self._receipts.observe)
 
     def _end_of_window(self, moment: datetime) -> datetime:
         """Windows stand on a grid from the start; those in which nothing happens are skipped."""
@@ -172,13 +168,16 @@ class Driver:
         except ExceptionGroup as group:
             raise _first(group) from group
         await self._quiet()
+        while not await self._receipts.complete():
+            await self._quiet()
         touched = self._timers.changed().union(due)
         touched.update(self._show_actions())
         for token in touched:
             self._plan(token)
 
     async def _store(self, due: Iterable[str]) -> None:
-        async with asyncio.TaskGroup() as firing, self._bus.publisher() as publisher:
+        firing = Firing(self._bus.committer)
+        async with self._bus.publisher() as publisher:
             for token in due:
                 timeline, timer = self._timelines.get(token), self._timers.next(token)
                 at = timeline.next_at() if timeline is not None else None
@@ -190,8 +189,9 @@ class Driver:
                 elif timer is not None:
                     self._timers.pop(token)
                     self._latest[token] = max(timer.at, self._latest.get(token, timer.at))
-                    firing.create_task(self._fire(timer))
+                    firing.fire(timer)
                     self.fired += 1
+        await firing.flush()
 
     def _check_order(self, token: str, timeline: Timeline, time: datetime) -> None:
         latest = self._latest.get(token, time)
@@ -202,26 +202,9 @@ class Driver:
             )
         self._latest[token] = time
 
-    async def _fire(self, timer: DueTimer) -> None:
-        # The timer's own id: a retry of a store that did happen is refused as a duplicate for the server's two minutes.
-        append = Append(timer.target, timer.payload, message_id=from_json(timer.payload)["id"])
-        deadline = monotonic() + PATIENCE
-        while True:
-            try:
-                await self._bus.committer.store(timer.stream, [append])
-            except DuplicateError:
-                return
-            except TransientError:
-                if monotonic() >= deadline:
-                    raise
-                await asyncio.sleep(_PAUSE)
-            else:
-                return
-
-    def _observe(self, stream: str, appends: Sequence[Append], sequences: Sequence[int]) -> None:
-        for append, sequence in zip(appends, sequences, strict=True):
-            if ".act." in append.subject and append.subject.startswith(self._log_prefix):
-                self._stored.append((append, sequence))
+    def _note(self, append: Append, sequence: int) -> None:
+        if ".act." in append.subject and append.subject.startswith(self._log_prefix):
+            self._stored.append((append, sequence))
 
     def _show_actions(self) -> set[str]:
         """Shows this round's actions to their customers, and returns whose plans may have changed."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import gc
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
@@ -73,7 +75,7 @@ async def run_timelines(
     catalog = catalog | (
         cls for processor in processors for cls in (*processor.publishes.values(), *processor.handles.values())
     )
-    async with engine.open(clock=clock, timers=timers, catalog=catalog) as bus:
+    async with _rare_collections(), engine.open(clock=clock, timers=timers, catalog=catalog) as bus:
         async with Worker(bus, processors, catalog=catalog, ingress=False) as worker:
             driver = Driver(
                 bus,
@@ -94,6 +96,18 @@ async def run_timelines(
         # After the worker has left: its acks have reached the server.
         tally = await audit(bus.transport, bus.namespace, processors, published=driver.published, end=end)
     return tally, Timing(engine.kind, monotonic() - began, after - before, len(driver.published))
+
+
+@asynccontextmanager
+async def _rare_collections() -> AsyncIterator[None]:
+    """Lets Python look for reference cycles less often: a run keeps millions of objects and makes hardly any cycles;
+    looking through them took a third of its time (70,000 events, Python 3.11)."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
 
 
 async def _drive(driver: Driver, worker: Worker) -> None:

@@ -48,6 +48,10 @@ class CustomerTimers:
         self._drop(timer.subject)
         return timer
 
+    def subjects(self, token: str) -> list[str]:
+        """The subjects of the customer's open timers."""
+        return list(self._open.get(token, ()))
+
     def changed(self) -> set[str]:
         """Customers whose timers were set or cancelled since the last call."""
         changed, self._changed = self._changed, set()
