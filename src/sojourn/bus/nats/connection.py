@@ -86,7 +86,8 @@ class Connection:
         if self._writer is not None:
             self._writer.cancel()
             await asyncio.gather(self._writer, return_exceptions=True)
-        await self.client.close()
+        with suppress(OSError):  # the connection may break in the very moment; then nobody is left to say goodbye to
+            await self.client.close()
         self._tell("closed")
 
     @property
