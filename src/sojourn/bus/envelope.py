@@ -27,6 +27,9 @@ MAX_HOPS = 32
 """The deepest chain of causes: an envelope beyond it is dead-lettered, so two agents cannot trigger each other for
 ever."""
 
+_MAX_INTEGER = 2**31 - 1
+"""Source: CloudEvents 1.0.2, "Type system"."""
+
 _NO_DATA = frozenset({"missing", "model_type", "model_attributes_type"})
 _OWN = frozenset(get_args(ErrorType))
 
@@ -61,9 +64,9 @@ class Envelope(BaseModel, Generic[E]):
     causation_id: str | None = Field(None, alias="causationid")
     cause_sequence: int | None = Field(None, alias="causeseq")
     cause_type: str | None = Field(None, alias="causetype")
-    hops: int = Field(0, ge=0)
+    hops: int = Field(0, ge=0, le=_MAX_INTEGER)
     kind: str = "event"
-    schema_version: int = Field(1, alias="schemaversion", ge=1)
+    schema_version: int = Field(1, alias="schemaversion", ge=1, le=_MAX_INTEGER)
     timer_generation: int | None = Field(None, alias="timergen")
     traceparent: str | None = None
 
