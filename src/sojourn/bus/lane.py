@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from pydantic import JsonValue
@@ -22,6 +22,11 @@ from sojourn.bus.ids import derived_id, uuid7
 from sojourn.bus.ports import Append, Expectation, Schedule, Stored
 from sojourn.bus.processor import CancelTimer, Output
 from sojourn.bus.subjects import Address, Namespace
+
+
+CALM = timedelta(minutes=1)
+"""A timer that waits at least this long ends a chain of causes: its message counts hops from 0 again. So a journey may
+renew a timer for ever, and what triggers itself without waiting still ends in a dead letter."""
 
 
 class OpenTimer(NamedTuple):
@@ -144,7 +149,9 @@ def output_change(
             # In UTC, as it will be read back.
             due = change.at.astimezone(UTC)
             timers[change.name] = OpenTimer(generation, due)
-            scheduled[change.name] = _schedule(writer, at, change.name, change.event, due, generation, cause)
+            # Whoever waits starts a new chain of causes.
+            because = cause._replace(hops=-1) if due - now >= CALM else cause
+            scheduled[change.name] = _schedule(writer, at, change.name, change.event, due, generation, because)
         dropped = [n for n in cancelled if n not in timers]
         appends += _records(writer, at, expect, cause.sequence, timers, generation, now, dropped)
         members = len(appends)
