@@ -231,7 +231,10 @@ def _check_owner(known: Registration, fresh: Registration) -> None:
             f"`sojourn agents register {fresh.reference} --replace`"
         )
     if known.kind != fresh.kind:
-        raise ConfigurationError(f"the name {fresh.name!r} is that of a {known.kind}: choose another")
+        raise ConfigurationError(
+            f"the name {fresh.name!r} is registered for code of kind {known.kind}, this is of kind {fresh.kind}: "
+            "choose another"
+        )
     if known.group != fresh.group:
         raise ConfigurationError(
             f"{fresh.name!r} runs in group {known.group!r}, this code says {fresh.group!r}: "
