@@ -27,7 +27,7 @@ PATIENCE = hours(1)
 MOST_OFFERS = 3
 BETWEEN_OFFERS = days(3)
 
-FIRST_SILENCE = days(30)
+FIRST_SILENCE = days(10)
 LONG_SILENCE = days(90)
 
 TIERS = {2: Tier.BRONZE, 5: Tier.SILVER, 10: Tier.GOLD}
@@ -75,7 +75,7 @@ def still_silent(event: LapsePeriodEnded, shopper: Shopper) -> bool:
 
 @agent("lapse-watch")
 class LapseWatch(Agent[Shopper]):
-    """Notices customers who have stopped ordering, after 30 days and again after 90."""
+    """Notices customers who have stopped ordering, after 10 days and again after 90."""
 
     @on(OrderPlaced)
     def ordered(self, event: OrderPlaced, shopper: Shopper, ctx: Context) -> None:

@@ -108,11 +108,11 @@ async def test_silence_is_noticed_twice() -> None:
     async with Scenario(LapseWatch) as s:
         await s.when(order())
         s.then_nothing()
-        await s.advance(days(30) - hours(1))
+        await s.advance(days(10) - hours(1))
         s.then_nothing()
         await s.advance(hours(1))
-        s.then(lapsed(30, 1))
-        await s.advance(days(60))
+        s.then(lapsed(10, 1))
+        await s.advance(days(80))
         s.then(lapsed(90, 1))
         await s.advance(days(400))
         s.then_nothing()
@@ -121,15 +121,15 @@ async def test_silence_is_noticed_twice() -> None:
 async def test_an_order_starts_the_count_anew() -> None:
     async with Scenario(LapseWatch) as s:
         await s.when(order())
-        await s.advance(days(29))
+        await s.advance(days(9))
         await s.when(order())
-        await s.advance(days(29))
+        await s.advance(days(9))
         s.then_nothing()
         await s.advance(days(1))
-        s.then(lapsed(30, 2))
+        s.then(lapsed(10, 2))
         await s.when(order())
         await s.advance(days(59))
-        s.then(lapsed(30, 3))
+        s.then(lapsed(10, 3))
 
 
 async def test_loyalty_is_thanked_once_a_tier() -> None:
@@ -149,5 +149,5 @@ async def test_the_three_do_not_disturb_each_other() -> None:
         s.then(LoyaltyTierReached(customer_id="ann", tier=Tier.BRONZE, orders=2))
         await s.advance(hours(1))
         s.then(offer(15))
-        await s.advance(days(30))
-        s.then(lapsed(30, 2))
+        await s.advance(days(10))
+        s.then(lapsed(10, 2))

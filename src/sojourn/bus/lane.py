@@ -23,7 +23,6 @@ from sojourn.bus.ports import Append, Expectation, Schedule, Stored
 from sojourn.bus.processor import CancelTimer, Output
 from sojourn.bus.subjects import Address, Namespace
 
-
 CALM = timedelta(minutes=1)
 """A timer that waits at least this long ends a chain of causes: its message counts hops from 0 again. So a journey may
 renew a timer for ever, and what triggers itself without waiting still ends in a dead letter."""
