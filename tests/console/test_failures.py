@@ -28,6 +28,7 @@ from tests.console.conftest import Console
         (BusyError("x"), 5),
         (ConfigurationError("x"), 1),
         (Problems(["x"]), 1),
+        (PublishError("x", event=None, reason=UnavailableError("y")), 5),
         (ZeroDivisionError("x"), 1),
         (ExceptionGroup("g", [ConfigurationError("x"), ExceptionGroup("h", [PermissionDenied("y")])]), 4),
     ],
@@ -63,10 +64,15 @@ def test_a_group_tells_its_members_once_and_not_all_of_hundreds(capsys: pytest.C
     assert told(capsys, ExceptionGroup("g", many)).splitlines()[-1] == "sojourn: … and 2 more failures"
 
 
+def test_short_secrets_do_not_blot_out_words(capsys: pytest.CaptureFixture[str]) -> None:
+    err = told(capsys, SojournError("nats://me:w@host does not allow it"), secrets=("w",))
+    assert err == "sojourn: nats://***@host does not allow it\n"
+
+
 def test_secrets_are_blotted_out(capsys: pytest.CaptureFixture[str]) -> None:
     err = told(capsys, SojournError("nats://me:s3cret@host refused"), debug=True, secrets=("s3cret",))
     assert "s3cret" not in err
-    assert "nats://me:***@host" in err
+    assert "nats://***@host" in err
 
 
 def test_commands_show_the_traceback_only_with_debug(console: Console) -> None:

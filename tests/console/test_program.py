@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.console.conftest import SOJOURN, Process
+from tests.nats_server import NatsServer
 
 Start = Callable[..., Process]
 
@@ -166,6 +167,27 @@ def test_an_interrupt_while_it_waits_for_input(start: Start, folder: Path) -> No
     os.close(read)
     assert ended.status == 130
     assert ended.err == ""
+
+
+@pytest.mark.parametrize(("secret", "status"), [("s3cret", 0), ("wr0ng-one", 4)])
+def test_credentials_in_the_url(
+    secret: str, status: int, folder: Path, private_server: Callable[[str], NatsServer]
+) -> None:
+    server = private_server('authorization { user: me, password: "s3cret" }')
+    done = subprocess.run(
+        [*SOJOURN, "agents", "ls", "-o", "json", "--server", f"nats://me:{secret}@127.0.0.1:{server.port}"],
+        cwd=folder, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (status, 1 if status else 0)
+    assert secret not in done.stderr
+    assert not (folder / ".sojourn").exists()
+
+
+def test_sigterm_ends_a_watch(start: Start, folder: Path) -> None:
+    watching = start("watch").until(lambda one: (folder / ".sojourn" / "server.json").exists())
+    watching.signal(signal.SIGTERM)
+    ended = watching.wait(15)
+    assert (ended.status, ended.out, ended.err) == (143, "", "")
 
 
 def test_a_server_that_is_not_there(folder: Path) -> None:

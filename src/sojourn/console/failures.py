@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Iterator
 from enum import IntEnum
 
-from sojourn.bus.errors import NotFoundError, PermissionDenied, SojournError, TransientError, UnknownTypeError
+from sojourn.bus.errors import (
+    NotFoundError,
+    PermissionDenied,
+    PublishError,
+    SojournError,
+    TransientError,
+    UnknownTypeError,
+)
 from sojourn.console.terminal import plain
 
 
@@ -47,11 +55,12 @@ class Interrupted(Exception):
 def status_of(error: BaseException) -> Status:
     """The exit status of a failure; of a group that of the first leaf that has one of its own."""
     for leaf in leaves(error):
-        if isinstance(leaf, (NotFoundError, UnknownTypeError)):
+        why = leaf.reason if isinstance(leaf, PublishError) else leaf
+        if isinstance(why, (NotFoundError, UnknownTypeError)):
             return Status.NOT_FOUND
-        if isinstance(leaf, PermissionDenied):
+        if isinstance(why, PermissionDenied):
             return Status.DENIED
-        if isinstance(leaf, TransientError):
+        if isinstance(why, TransientError):
             return Status.UNAVAILABLE
     return Status.FAILED
 
@@ -73,16 +82,23 @@ def find(error: BaseException, kind: type[BaseException]) -> BaseException | Non
 def report(error: BaseException, *, debug: bool, secrets: tuple[str, ...] = ()) -> Status:
     """Tells of a failure on standard error and returns its exit status.
 
-    ``debug`` adds the traceback. ``secrets`` (passwords, tokens) are blotted out wherever they occur.
+    ``debug`` adds the traceback. ``secrets`` (passwords, tokens), and what stands in URLs for them, are blotted out.
     """
     lines = list(_lines(error, debug=debug))
     text = "".join(f"sojourn: {line}\n" for line in lines)
     if debug:
         text = "".join(traceback.format_exception(error)) + text
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    say(text)
+    say(_without(secrets, text))
     return status_of(error)
+
+
+def _without(secrets: tuple[str, ...], text: str) -> str:
+    text = re.sub(r"(\w://)[^/@\s]+@", r"\1***@", text)
+    for secret in secrets:
+        # A short one may be part of any word; what is left of it says nothing.
+        if len(secret) >= 5:
+            text = text.replace(secret, "***")
+    return text
 
 
 def say(text: str) -> None:

@@ -19,6 +19,9 @@ from sojourn.console.terminal import is_terminal
 
 T = TypeVar("T")
 
+_PATIENCE = 2.0
+"""Seconds for a command to wind up after an interrupt."""
+
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
     """Runs ``main`` to its end and returns its result.
@@ -34,12 +37,19 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
             task = asyncio.current_task()
             assert task is not None
 
+            def cancel() -> None:
+                # Again and again: `asyncio.wait_for` of Python 3.11, which nats-py uses, loses a cancellation that
+                # comes together with the result. What is being cleaned up has had its time by then.
+                if not task.done():
+                    task.cancel()
+                    loop.call_later(_PATIENCE, cancel)
+
             def stop(number: int) -> None:
                 received.append(number)
-                # Not task.cancel() here: a signal handler runs between any two bytecodes, the loop's own included.
-                loop.call_soon_threadsafe(task.cancel)
+                # Not at once: a signal handler runs between any two bytecodes, the loop's own included.
+                loop.call_soon_threadsafe(cancel)
 
-            closed = _reader_gone(loop, task.cancel)
+            closed = _reader_gone(loop, cancel)
             with handling(stop):
                 try:
                     return await main

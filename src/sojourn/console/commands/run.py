@@ -73,8 +73,12 @@ async def _run(settings: Settings, loaded: Loaded, *, text: bool) -> int:
     loop = asyncio.get_running_loop()
     told: asyncio.Future[int] = loop.create_future()
 
+    def tell(number: int) -> None:
+        if not told.done():
+            told.set_result(number)
+
     def stop(number: int) -> None:
-        loop.call_soon_threadsafe(told.set_result, number)
+        loop.call_soon_threadsafe(tell, number)
         _give_up_after(DRAIN)
 
     async with open_session(settings, say=log.warning) as bus:
@@ -84,7 +88,7 @@ async def _run(settings: Settings, loaded: Loaded, *, text: bool) -> int:
             async with Worker(bus, loaded.processors, catalog=loaded.catalog) as worker:
                 log.info("running", **_circumstances(loaded.processors, settings, text=text))
                 working = asyncio.ensure_future(worker.wait())
-                working.add_done_callback(lambda _: None if told.done() else told.set_result(0))
+                working.add_done_callback(lambda _: tell(0))
                 try:
                     await told
                     if working.done():
