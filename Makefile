@@ -25,7 +25,7 @@ demo: .venv/.run
 replay: .venv/.run .venv/.replay
 	$(BIN)/sojourn replay cdnow
 
-test: .venv/.dev
+test: .venv/.dev .venv/.replay
 	$(BIN)/pytest $(ARGS)
 
 check: check-style check-types check-imports check-tree check-package
@@ -48,7 +48,7 @@ check-package: .venv/.dev
 	$(BIN)/python tools/check_package.py
 
 # A proof takes minutes where a test takes seconds.
-prove: .venv/.dev
+prove: .venv/.dev .venv/.replay
 	SOJOURN_PROOF=docs/proof $(BIN)/pytest tests/prove -m prove -o faulthandler_timeout=3600 $(ARGS)
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.nats_server import NatsServer
-from tests.prove.crashes import ROOT, Outcome, Plan, run
+from tests.prove.crashes import Outcome, Plan, run
+from tests.prove.keeping import SERVER, keep
 
 
 @pytest.fixture
@@ -43,18 +41,14 @@ def _check(plan: Plan, outcome: Outcome) -> None:
 
 
 def _record(plan: Plan, outcome: Outcome) -> None:
-    folder = os.environ.get("SOJOURN_PROOF")
-    if folder is None:
-        return
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    document = {
-        "proof": "crashes",
-        "commit": commit.stdout.strip(),
-        "plan": vars(plan),
-        "server": "nats-server, one node, file storage, sync_interval: always",
-        "killed": {"workers": outcome.worker_kills, "servers": outcome.server_kills},
-        "log": outcome.verdict.figures(),
-        "clean": outcome.verdict.clean,
-        "seconds": round(outcome.seconds, 1),
-    }
-    (ROOT / folder / "crashes.json").write_text(json.dumps(document, indent=2) + "\n")
+    keep(
+        "crashes",
+        {
+            "plan": vars(plan),
+            "server": SERVER,
+            "killed": {"workers": outcome.worker_kills, "servers": outcome.server_kills},
+            "log": outcome.verdict.figures(),
+            "clean": outcome.verdict.clean,
+            "seconds": round(outcome.seconds, 1),
+        },
+    )

@@ -128,15 +128,3 @@ def test_finding_the_real_log_imports_nothing_of_its_package() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown == "set()\n"
-
-
-@installed
-@pytest.mark.prove
-async def test_the_whole_log_gives_the_same_actions_twice_and_on_both_engines(server: NatsServer) -> None:
-    tables = []
-    for engine in (Engine("nats", "whole", url=server.url), Engine("nats", "whole", url=server.url), Engine("memory")):
-        result = await run_replay(Cdnow(), [Lapse(days=90)], CATALOG, engine=engine)
-        assert result.clean
-        assert (result.events, result.journeys) == (EVENTS, CUSTOMERS)
-        tables.append(result.table())
-    assert tables[0] == tables[1] == tables[2]
