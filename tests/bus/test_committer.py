@@ -443,13 +443,23 @@ async def test_one_chain_is_never_in_flight_twice(log: ScriptedLog, told: Told) 
     await asyncio.sleep(0.001)
     for number in range(2, 6):
         told.submit(f"a{number}", chain="a")
+    told.submit("free")
     await asyncio.sleep(0.001)
-    assert log.calls == [("send", 1), ("send", 1)]
+    assert log.payloads() == [b"a1", b"b1", b"free"]
     log.gate.set()
     await told.settled()
-    # Together they are stored or not: no one overtakes.
-    assert log.calls[2:] == [("commit", 4)]
-    assert log.payloads() == [b"a1", b"b1", b"a2", b"a3", b"a4", b"a5"]
+    assert log.payloads() == [b"a1", b"b1", b"free", b"a2", b"a3", b"a4", b"a5"]
+    assert {kind for kind, _ in log.calls} == {"send"}, "no batch for a few"
+
+
+async def test_a_long_chain_is_batched(log: ScriptedLog, told: Told) -> None:
+    for number in range(500):
+        told.submit(f"a{number}", chain="a")
+        if number % 100 == 7:
+            await asyncio.sleep(0.001)
+    await told.settled()
+    assert log.payloads() == [f"a{number}".encode() for number in range(500)]
+    assert len(log.calls) < 40
 
 
 @pytest.mark.parametrize("kind", ["timeout", "unavailable", "busy", "lost"])

@@ -47,7 +47,7 @@ class Unit(NamedTuple):
 
 class Committer:
     """Stores units of appends, adaptively grouped. Units of one stream are stored in the order submitted, unless one
-    fails.
+    fails or waits for its chain.
 
     ``observers`` are called with (stream, appends, sequences) after appends became durable, before their ``done``.
     """
@@ -149,21 +149,24 @@ class _Shard:
         queue = self._queue
         if self._batch is not None or not queue:
             return
-        if len(queue) + self._plain <= PLAIN and self._fit_plainly():
-            while queue:
-                self._send(queue.popleft())
+        if len(queue) + self._plain <= PLAIN and all(len(unit.appends) == 1 for unit in queue):
+            for unit in self._take_unchained():
+                self._send(unit)
         elif not self._plain:
             self._batch = asyncio.create_task(self._commit_next())
 
-    def _fit_plainly(self) -> bool:
-        """Whether no output is of several appends, and none could overtake another of its chain."""
+    def _take_unchained(self) -> list[Unit]:
+        """Takes the units off the queue that no other of their chain is in flight or waiting before."""
         chains = set(self._chains)
+        free: list[Unit] = []
+        held: list[Unit] = []
         for unit in self._queue:
-            if len(unit.appends) != 1 or unit.chain in chains:
-                return False
+            (held if unit.chain in chains else free).append(unit)
             if unit.chain is not None:
                 chains.add(unit.chain)
-        return True
+        self._queue.clear()
+        self._queue.extend(held)
+        return free
 
     def _send(self, unit: Unit, answered: Callable[[], None] | None = None) -> None:
         self._plain += 1
