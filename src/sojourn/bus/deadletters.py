@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import Any
 
@@ -48,7 +49,7 @@ class DeadLetter(BaseModel):
 
 async def dead_letters(
     bus: Bus, *, writer: str | None = None, customer: str | None = None
-) -> AsyncIterator[DeadLetter]:
+) -> AsyncGenerator[DeadLetter, None]:
     """The dead letters of a namespace, shard by shard in the order of the log; those of one writer or customer if
     named.
 
@@ -64,26 +65,28 @@ async def dead_letters(
         if state is None or state.last == 0:
             continue
         pattern = f"{namespace.name}.lane.{where}.act.{writer or '*'}.dead"
-        async for messages in bus.transport.follow(stream, pattern, end=state.last):
-            for message in messages:
-                try:
-                    letter = _parse(stream, message)
-                except (ValueError, LookupError, TypeError):
-                    # Not written by Sojourn. One such record must not hide all others.
-                    log.warning("a record that is no dead letter is left out", stream=stream, sequence=message.sequence)
-                else:
-                    yield letter
+        async with contextlib.aclosing(bus.transport.follow(stream, pattern, end=state.last)) as batches:
+            async for messages in batches:
+                for message in messages:
+                    try:
+                        letter = _parse(stream, message)
+                    except (ValueError, LookupError, TypeError):
+                        # Not written by Sojourn. One such record must not hide all others.
+                        log.warning(
+                            "a record that is no dead letter is left out", stream=stream, sequence=message.sequence
+                        )
+                    else:
+                        yield letter
 
 
 async def dead_letter(bus: Bus, number: str) -> DeadLetter:
     """One dead letter by its number. Raises `NotFoundError`."""
     stream, sequence = _split(bus, number)
     message = await bus.transport.get(stream, sequence)
-    if message is None or not message.subject.endswith(".dead") or f"{bus.namespace.name}.lane." not in message.subject:
-        raise NotFoundError(
-            f"{number} is no dead letter of namespace {bus.namespace.name}: `sojourn dead ls` shows them"
-        )
-    return _parse(stream, message)
+    if message is not None and message.subject.endswith(".dead") and message.subject.split(".")[1] == "lane":
+        with contextlib.suppress(ValueError, LookupError, TypeError):
+            return _parse(stream, message)
+    raise NotFoundError(f"{number} is no dead letter of namespace {bus.namespace.name}: `sojourn dead ls` shows them")
 
 
 async def original(bus: Bus, letter: DeadLetter) -> bytes | None:
