@@ -307,7 +307,7 @@ async def mourning(console: Console) -> Console:
 def test_dead_letters_are_listed_and_shown(mourning: Console) -> None:
     listed = mourning("dead", "ls")
     assert listed.out.splitlines()[0].split() == [
-        "number", "time", "agent", "customer", "event", "attempts", "reason",
+        "number", "time", "agent", "customer", "event", "reason",
     ]  # fmt: skip
     assert len(listed.out.splitlines()) == 4
     assert listed.out.replace("\n", "").isprintable()

@@ -6,10 +6,11 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from sojourn.console import terminal
 from sojourn.console.failures import OutputClosed
-from sojourn.console.terminal import Span, columns, is_terminal, paint, plain, wants_colour
+from sojourn.console.terminal import Span, is_terminal, paint, plain, wants_colour
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,20 +56,55 @@ def write_json_lines(schema: str, items: Iterable[Mapping[str, Any]]) -> None:
     write("".join(document(schema, item) for item in items))
 
 
-def write_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> None:
-    """Writes rows under a head, in columns. On a terminal, what does not fit is cut; elsewhere nothing is.
+_GAP = 2
+_WITHOUT_END = 100_000
 
-    ``right``: columns of numbers.
-    """
+
+class Column(NamedTuple):
+    """A column of a table: what happens to it where the terminal is too narrow. ``right`` is for numbers."""
+
+    name: str
+    narrow: Literal["stays", "is cut", "wraps"] = "stays"
+    right: bool = False
+
+
+def write_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Writes rows under the names of their columns. Only on a terminal is anything cut or wrapped."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for index, name in enumerate(head):
-        table.add_column(name, no_wrap=True, overflow="ellipsis", justify="right" if index in right else "left")
-    for row in rows:
-        table.add_row(*(Text(plain(cell), "bold" if index == 0 else "") for index, cell in enumerate(row)))
+    texts = [[plain(cell) for cell in row] for row in rows]
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
+    for column, width in zip(columns, _widths(columns, texts), strict=True):
+        table.add_column(
+            column.name,
+            width=width,
+            no_wrap=column.narrow != "wraps",
+            overflow="fold" if column.narrow == "wraps" else "ellipsis",
+            justify="right" if column.right else "left",
+        )
+    for row in texts:
+        table.add_row(*(Text(cell, "bold" if index == 0 else "") for index, cell in enumerate(row)))
     _render(table)
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Widths in cells: what the content takes, and on a terminal what its width allows.
+
+    Columns that wrap give way first, then those that are cut, of each kind the widest.
+    """
+    from rich.cells import cell_len
+
+    widths = [
+        max(cell_len(row[i]) for row in [[column.name for column in columns], *rows]) for i in range(len(columns))
+    ]
+    excess = sum(widths) + _GAP * (len(widths) - 1) - _width()
+    for narrow, least in (("wraps", 24), ("is cut", 12), ("wraps", 16), ("is cut", 8), ("wraps", 8)):
+        giving = [i for i, column in enumerate(columns) if column.narrow == narrow]
+        while excess > 0 and giving and max(widths[i] for i in giving) > least:
+            widths[max(giving, key=widths.__getitem__)] -= 1
+            excess -= 1
+    return widths
 
 
 def write_facts(facts: Iterable[tuple[str, str]]) -> None:
@@ -88,10 +124,17 @@ def _render(table: Table) -> None:
     from rich.console import Console
 
     text = StringIO()
-    width = columns() if is_terminal(sys.stdout) else 10_000
     colour = wants_colour(sys.stdout)
     console = Console(
-        file=text, width=width, force_terminal=colour, color_system="standard" if colour else None, legacy_windows=False
+        file=text,
+        width=_width(),
+        force_terminal=colour,
+        color_system="standard" if colour else None,
+        legacy_windows=False,
     )
     console.print(table)
     write("".join(line.rstrip() + "\n" for line in text.getvalue().splitlines()))
+
+
+def _width() -> int:
+    return terminal.columns() if is_terminal(sys.stdout) else _WITHOUT_END

@@ -140,7 +140,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _write_actions(tally: Tally) -> None:
-    from sojourn.console.output import write_table
+    from sojourn.console.output import Column, write_table
 
     rows = [
         (agent if first else "", type, f"{count:,}")
@@ -148,7 +148,7 @@ def _write_actions(tally: Tally) -> None:
         for first, (type, count) in zip((True, *[False] * len(types)), types.items(), strict=False)
     ]
     rows += [(agent, "dead letters", f"{count:,}") for agent, count in tally.dead.items()]
-    write_table(("agent", "action", "count"), rows, right=frozenset({2}))
+    write_table([Column("agent"), Column("action"), Column("count", right=True)], rows)
 
 
 class Show:

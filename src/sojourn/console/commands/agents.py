@@ -102,24 +102,24 @@ def _pairs(agent: Registration) -> list[tuple[str, str]]:
 
 def _tell_all(settings: Settings, found: list[Registration], output: Form) -> None:
     from sojourn.console.failures import note
-    from sojourn.console.output import write_json, write_json_lines, write_table
+    from sojourn.console.output import Column, write_json, write_json_lines, write_table
 
     if output == "json":
         write_json("agents/1", {"namespace": settings.namespace, "agents": [facts(agent) for agent in found]})
     elif output == "jsonl":
         write_json_lines("agent/1", map(facts, found))
     elif found:
-        head = ("agent", "version", "mode", "handles", "publishes", "journey", "group", "registered")
-        write_table(
-            head,
-            [
-                (
-                    agent.name, str(agent.version), agent.mode, ", ".join(agent.handles), ", ".join(agent.publishes),
-                    agent.journey or "–", agent.group, f"{agent.registered.astimezone():%Y-%m-%d %H:%M}",
-                )
-                for agent in found
-            ],
-            right=frozenset({1}),
-        )  # fmt: skip
+        columns = [
+            Column("agent"), Column("version", right=True), Column("mode"), Column("handles", "wraps"),
+            Column("publishes", "wraps"), Column("journey", "is cut"),
+        ]  # fmt: skip
+        rows = [
+            (
+                agent.name, str(agent.version), agent.mode, ", ".join(agent.handles) or "–",
+                ", ".join(agent.publishes) or "–", (agent.journey or "–").rpartition(":")[2],
+            )
+            for agent in found
+        ]  # fmt: skip
+        write_table(columns, rows)
     else:
         note(f"no agent is registered in namespace {settings.namespace}; `sojourn run MODULE` registers what it runs")

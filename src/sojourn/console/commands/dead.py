@@ -32,7 +32,7 @@ def dead() -> None:
 def ls(settings: Settings, agent: str | None, customer: str | None, output: Form) -> None:
     """Lists the dead letters."""
     from sojourn.console.failures import note
-    from sojourn.console.output import write_json, write_json_lines, write_table
+    from sojourn.console.output import Column, write_json, write_json_lines, write_table
 
     found = with_bus(settings, lambda bus: _letters(bus, agent, customer))
     if output == "json":
@@ -40,20 +40,15 @@ def ls(settings: Settings, agent: str | None, customer: str | None, output: Form
     elif output == "jsonl":
         write_json_lines("dead-letter/1", map(facts, found))
     elif found:
-        head = ("number", "time", "agent", "customer", "event", "attempts", "reason")
+        columns = [
+            Column("number"), Column("time"), Column("agent", "is cut"), Column("customer", "is cut"),
+            Column("event", "is cut"), Column("reason", "wraps"),
+        ]  # fmt: skip
         rows = [
-            (
-                one.number,
-                f"{one.time.astimezone():%m-%d %H:%M:%S}",
-                one.writer,
-                one.customer or "–",
-                one.type,
-                str(one.attempts),
-                one.reason,
-            )
+            (one.number, f"{one.time.astimezone():%m-%d %H:%M}", one.writer, one.customer or "–", one.type, one.reason)
             for one in found
         ]
-        write_table(head, rows, right=frozenset({5}))
+        write_table(columns, rows)
     else:
         note("no dead letters")
 
