@@ -115,6 +115,14 @@ async def test_a_server_that_does_not_fit_is_refused(info: dict[str, object], co
     await listener.wait_closed()
 
 
+async def test_the_first_of_several_that_answers_is_used(nats_server: NatsServer) -> None:
+    transport = await connect_nats(f"nats://127.0.0.1:1, {nats_server.url}", timers=JetStreamTimers())
+    assert transport.server_version.startswith("2.")
+    await transport.close()
+    with pytest.raises(ConfigurationError, match="no server is named"):
+        await connect_nats(" , ", timers=JetStreamTimers())
+
+
 async def test_a_server_without_jetstream_is_refused(private_server: StartServer) -> None:
     server = private_server('accounts { A { users: [{ user: "a", password: "b" }] } }')
     with pytest.raises(ConfigurationError, match="JetStream"):

@@ -64,15 +64,19 @@ async def connect_nats(
 ) -> NatsTransport:
     """Connects, and from then on reconnects for ever.
 
-    ``creds``: path of a credentials file. ``answer_timeout``: seconds until an answer counts as lost. ``on_state`` is
-    told "disconnected", "reconnected", "lost" (thrown out for good) and "closed", for people to read.
+    ``servers``: one address or several, with commas or as a sequence. ``creds``: path of a credentials file.
+    ``answer_timeout``: seconds until an answer counts as lost. ``on_state`` is told "disconnected", "reconnected",
+    "lost" (thrown out for good) and "closed", for people to read.
 
     The first connection fails fast: `UnavailableError` where no server answers, `PermissionDenied` where it refuses
     the credentials, `ConfigurationError` where it is older than 2.14 or lacks JetStream.
     """
     if creds is not None and not os.path.isfile(creds):
         raise ConfigurationError(f"there is no credentials file {creds}; check --creds")
-    addresses = [servers] if isinstance(servers, str) else list(servers)
+    listed = servers.split(",") if isinstance(servers, str) else servers
+    addresses = [address.strip() for address in listed if address.strip()]
+    if not addresses:
+        raise ConfigurationError("no server is named; give one such as nats://host:4222")
     client = _Client()
     guard = _Guard()
     options: dict[str, Any] = {
