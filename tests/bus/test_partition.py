@@ -27,6 +27,7 @@ from tests.bus.processors import (
     Faults,
     FaultyTransport,
     OfferPrinted,
+    OrderPlaced,
     Resident,
     Scripted,
     actions,
@@ -309,6 +310,41 @@ def test_whoever_registers_later_is_seen_by_those_who_read_its_actions() -> None
             for key in range(5):
                 mine = [d["data"]["seen"] for d in printed if d["subject"] == f"c{key}"]
                 assert mine == list(range(1, 21)), "each sees all that came before"
+
+    turbo(main())
+
+
+def test_no_action_is_missed_by_a_reader_that_hears_late_of_its_writer() -> None:
+    def read(resident: Resident, turn: Turn) -> Output:
+        event = turn.recorded.envelope.event
+        assert isinstance(event, DiscountOffered | OrderPlaced)
+        return Output([OfferPrinted(customer_id=resident.key, n=event.n)])
+
+    async def main() -> None:
+        reader = Scripted(
+            read, writer="reader", handles=(DiscountOffered, OrderPlaced), folds=(), publishes=(OfferPrinted,)
+        )
+        async with memory_bus() as bus:
+            heard = asyncio.Event()
+            first = Worker(bus, [reader], ingress=False)
+            widen = first._widen
+
+            async def late() -> None:
+                await heard.wait()
+                await widen()
+
+            async with first:
+                first._widen = late  # type: ignore[method-assign]
+                async with Worker(bus, [Scripted()], ingress=False) as second:
+                    await bus.publish(CartAbandoned(customer_id="c1", n=1))
+                    await second.caught_up()
+                    # Its position moves on, past the action.
+                    await bus.publish(OrderPlaced(customer_id="c1", n=2))
+                    await first.caught_up()
+                    heard.set()
+                    await until(lambda: first.groups[0].actions)
+                    await first.caught_up()
+                    assert [d["data"]["n"] for d in await actions(bus, "reader")] == [1, 2]
 
     turbo(main())
 

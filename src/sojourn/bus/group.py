@@ -121,14 +121,8 @@ class Group:
 
     async def widen(self, record: GroupRecord) -> None:
         """Has its consumers deliver other writers' actions too, and forgets what was folded without them."""
+        await ensure_consumers(self.transport, self.namespace, record)
         for partition in self.partitions:
-            await self.transport.ensure_consumer(
-                partition.stream,
-                partition.consumer,
-                self.namespace.partition_filter(partition.number, actions=True),
-                start=record.start[partition.stream] + 1,
-                max_ack_pending=MAX_ACK_PENDING,
-            )
             partition.restart("the group now reads actions of other writers")
         self.actions = True
 
@@ -159,6 +153,19 @@ class Group:
 
     def progressed(self) -> None:
         self._progress.set()
+
+
+async def ensure_consumers(transport: Transport, namespace: Namespace, record: GroupRecord) -> None:
+    """Creates a group's consumers where they are missing, and brings their filters up to date."""
+    for number in range(namespace.partitions):
+        stream = namespace.stream(number)
+        await transport.ensure_consumer(
+            stream,
+            f"{record.name}-{number}",
+            namespace.partition_filter(number, actions=record.actions),
+            start=record.start[stream] + 1,
+            max_ack_pending=MAX_ACK_PENDING,
+        )
 
 
 def group_processors(processors: Sequence[Processor]) -> dict[str, list[Processor]]:

@@ -14,7 +14,7 @@ from sojourn.bus.catalog import Catalog
 from sojourn.bus.client import Bus
 from sojourn.bus.errors import SojournError
 from sojourn.bus.event import Event
-from sojourn.bus.group import Group, group_processors
+from sojourn.bus.group import Group, ensure_consumers, group_processors
 from sojourn.bus.ids import uuid7
 from sojourn.bus.ingress import Ingress
 from sojourn.bus.lease import TTL, Lease
@@ -106,6 +106,7 @@ class Worker:
             await bus.registry.register_type(cls)
         for processor in self.processors:
             await bus.registry.register(processor)
+        await self._announce()
         leases = await bus.transport.bucket(bus.namespace.bucket("leases"))
         for name, members in group_processors(self.processors).items():
             self.groups.append(
@@ -246,6 +247,23 @@ class Worker:
             start=cast("Literal['now', 'beginning']", group.start_at),
             actions=group.reads_others(await self._published()),
         )
+
+    async def _announce(self) -> None:
+        """Has every group that reads what is published here deliver it from the first action on.
+
+        The worker that runs such a group hears of the new writer too, but perhaps only once its position is past the
+        first actions."""
+        registry = self.bus.registry
+        mine = {processor.writer: frozenset(processor.publishes) for processor in self.processors}
+        readers: dict[str, bool] = {}
+        for writer in await registry.writers():
+            reads = any(name != writer.name and types & writer.reads for name, types in mine.items())
+            readers[writer.group] = reads or readers.get(writer.group, False)
+        for name, reads in readers.items():
+            record = await registry.group(name)
+            if reads and record is not None and not record.actions:
+                wide = await registry.settle_group(name, present={}, start="now", actions=True)
+                await ensure_consumers(self.bus.transport, self.bus.namespace, wide)
 
     async def _published(self) -> Mapping[str, frozenset[str]]:
         return {writer.name: frozenset(writer.publishes) for writer in await self.bus.registry.writers()}
