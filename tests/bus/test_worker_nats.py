@@ -221,6 +221,28 @@ async def test_two_owners_at_once_still_give_one_effect_each(nats_server: NatsSe
         assert await check_effects(one) == 600
 
 
+async def test_a_worker_whose_connection_ends_for_good_leaves_the_rest_to_the_next(nats_server: NatsServer) -> None:
+    async def handle(resident: Resident, turn: Turn) -> Output:
+        await asyncio.sleep(0.001)
+        return offer(resident, turn)
+
+    async with nats_bus(nats_server) as bus:
+        processor = Scripted(handle, start="beginning")
+        await publish(bus, 10, range(600))
+        async with nats_bus(nats_server, bus.namespace) as own, Worker(own, [processor], ingress=False) as worker:
+            await until(lambda: worker.groups[0].counters.closed > 100)
+            await own.transport.close()
+        async with Worker(bus, [processor], ingress=False) as worker:
+            # Nobody could give the lease back.
+            await until(lambda: bool(worker.groups[0].partitions), 20)
+
+            async def done() -> bool:
+                return len(await actions(bus)) >= 600
+
+            await until(done)
+            assert await check_effects(bus) == 600
+
+
 async def test_strangers_can_write_what_they_like(nats_server: NatsServer) -> None:
     async with nats_bus(nats_server) as bus, Worker(bus, [Scripted()]) as worker:
         ns = bus.namespace.name
