@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 from nats.aio.client import Client
@@ -23,6 +24,7 @@ OLDEST = (2, 14)
 """The oldest nats-server that has all it takes: atomic batches (2.12), schedules and consumer resets (2.14)."""
 
 _CONNECT = 2
+_RESETS = 3
 """Seconds for one attempt to connect to one server."""
 
 
@@ -77,7 +79,6 @@ async def connect_nats(
     addresses = [address.strip() for address in listed if address.strip()]
     if not addresses:
         raise ConfigurationError("no server is named; give one such as nats://host:4222")
-    client = _Client()
     guard = _Guard()
     options: dict[str, Any] = {
         "servers": addresses,
@@ -100,12 +101,7 @@ async def connect_nats(
         "reconnected_cb": guard.on_reconnected,
         "closed_cb": guard.on_closed,
     }
-    try:
-        async with asyncio.timeout(2 * (_CONNECT + 1) * len(addresses)):
-            await client.connect(**options)
-    except (NatsError, OSError, TimeoutError, ValueError) as error:
-        await client.close()
-        raise _unreachable(addresses, guard.last or error) from error
+    client = await _connect(options, addresses, guard)
     client.options["max_reconnect_attempts"] = -1
     connection = guard.connection = Connection(client, timeout=answer_timeout)
     try:
@@ -117,6 +113,22 @@ async def connect_nats(
     if on_state is not None:
         connection.watchers[on_state] = on_state
     return NatsTransport(connection, timers)
+
+
+async def _connect(options: dict[str, Any], addresses: list[str], guard: _Guard) -> _Client:
+    for resets in count(1):
+        client = _Client()
+        try:
+            async with asyncio.timeout(2 * (_CONNECT + 1) * len(addresses)):
+                await client.connect(**options)
+        except (NatsError, OSError, TimeoutError, ValueError) as error:
+            await client.close()
+            # A server that refuses the credentials says why and closes; the reset may overtake what it said.
+            if resets > _RESETS or not isinstance(guard.last, ConnectionResetError):
+                raise _unreachable(addresses, guard.last or error) from error
+        else:
+            return client
+    raise AssertionError  # count() has no end
 
 
 class _Client(Client):
@@ -142,7 +154,9 @@ class _Guard:
         self.last: Exception | None = None
 
     async def on_error(self, error: Exception) -> None:
-        self.last = error
+        # While connecting: a reset says less than what came before it.
+        if self.last is None or not isinstance(error, ConnectionResetError):
+            self.last = error
         if self.connection is not None:
             await self.connection.on_error(error)
 
