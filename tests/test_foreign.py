@@ -18,7 +18,7 @@ from cloudevents.core.v1.event import CloudEvent
 from sojourn import Agent, Event, Journey, Key, agent, evolve, on
 from sojourn.agents.processor import AgentProcessor
 from sojourn.bus.client import connect
-from sojourn.bus.worker import Worker
+from sojourn.bus.delivery.worker import Worker
 from tests.nats_server import NatsServer
 
 ROOT = Path(__file__).parents[1]

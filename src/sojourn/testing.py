@@ -16,6 +16,7 @@ from sojourn.agents.processor import AgentProcessor, AgentResident
 from sojourn.bus.client import Bus, open_bus
 from sojourn.bus.clock import VirtualClock
 from sojourn.bus.deadletters import DeadLetter, dead_letters
+from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.envelope import decode
 from sojourn.bus.errors import ClosedError
 from sojourn.bus.event import Event
@@ -25,7 +26,6 @@ from sojourn.bus.ports import Append
 from sojourn.bus.processor import NOTHING, Output, Recorded, Resident, Retry, Turn
 from sojourn.bus.subjects import LogSubject, Namespace, escape_key, parse_log_subject
 from sojourn.bus.timers import VirtualTimers
-from sojourn.bus.worker import Worker
 from sojourn.state.fold import fold
 from sojourn.state.journey import Journey
 

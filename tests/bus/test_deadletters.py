@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from sojourn.bus.deadletters import DeadLetter, dead_letter, dead_letters, original
+from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.errors import NotFoundError
 from sojourn.bus.ports import Append
-from sojourn.bus.worker import Worker
-from tests.bus.processors import CartAbandoned, Scripted, memory_bus, turbo
+from tests.bus.delivery.processors import CartAbandoned, Scripted, memory_bus, turbo
 
 
 def test_dead_letters_are_found_by_writer_and_customer_past_records_that_are_none() -> None:

@@ -18,11 +18,11 @@ import nats
 import pytest
 from nats.aio.client import Client
 
-from sojourn.bus import embedded_user
-from sojourn.bus.embedded import ServerAddress, embedded_server
-from sojourn.bus.embedded_process import is_free, server_info
-from sojourn.bus.embedded_start import find_server
-from sojourn.bus.embedded_store import (
+from sojourn.bus.embedded import user as embedded_user
+from sojourn.bus.embedded.process import is_free, server_info
+from sojourn.bus.embedded.server import ServerAddress, embedded_server
+from sojourn.bus.embedded.start import find_server
+from sojourn.bus.embedded.store import (
     RECORD,
     SCHEMA,
     SERVER_LOCK,
@@ -41,7 +41,7 @@ from sojourn.bus.errors import ConfigurationError, UnavailableError
 USER = """
 import asyncio, json, sys
 from pathlib import Path
-from sojourn.bus.embedded import embedded_server
+from sojourn.bus.embedded.server import embedded_server
 
 async def main():
     say = lambda line: print(json.dumps({"said": line}), flush=True)

@@ -14,16 +14,16 @@ import pytest
 from sojourn.bus.catalog import Catalog
 from sojourn.bus.client import Bus
 from sojourn.bus.deadletters import dead_letter, dead_letters, original
+from sojourn.bus.delivery.lease import Lease
+from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.errors import SojournError, UnavailableError
 from sojourn.bus.ingress import Ingress
-from sojourn.bus.lease import Lease
 from sojourn.bus.memory import MemoryTransport
 from sojourn.bus.ports import Append, Stored
 from sojourn.bus.subjects import Namespace
 from sojourn.bus.timers import VirtualTimers
-from sojourn.bus.worker import Worker
-from tests.bus.processors import CartAbandoned, Scripted, check_effects, log_of, memory_bus, turbo, until
-from tests.bus.test_worker_nats import nats_bus
+from tests.bus.delivery.processors import CartAbandoned, Scripted, check_effects, log_of, memory_bus, turbo, until
+from tests.bus.delivery.test_worker_nats import nats_bus
 from tests.nats_server import NatsServer
 
 SPREAD = Namespace("test", 4, 4)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pydantic_core import from_json
 
 from sojourn.bus.appends import check_batch
+from sojourn.bus.delivery.failure import dead_facts
 from sojourn.bus.envelope import Cause, decode
 from sojourn.bus.event import Event, Key
-from sojourn.bus.failure import dead_facts
 from sojourn.bus.grammar import matcher
 from sojourn.bus.lane import Change, Lane, OpenTimer, Writer, dead_change, once_change, output_change
 from sojourn.bus.ports import Append, Expectation, Stored

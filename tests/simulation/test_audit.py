@@ -9,12 +9,12 @@ from decimal import Decimal
 import pytest
 
 from sojourn.bus.clock import VirtualClock
+from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.envelope import Cause, encode
 from sojourn.bus.ids import uuid7
 from sojourn.bus.ports import Append, Stored
 from sojourn.bus.processor import Output, Processor
 from sojourn.bus.subjects import Namespace
-from sojourn.bus.worker import Worker
 from sojourn.simulation.audit import Book, Tally, audit, unhandled
 from sojourn.simulation.timers import CustomerTimers
 from tests.simulation import shop

@@ -9,11 +9,11 @@ import pytest
 
 from sojourn.bus.client import open_bus
 from sojourn.bus.clock import VirtualClock
+from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.errors import TimedOutError, UnavailableError
 from sojourn.bus.memory import MemoryTransport
 from sojourn.bus.ports import Append, Receipt, StreamState
 from sojourn.bus.subjects import Namespace
-from sojourn.bus.worker import Worker
 from sojourn.simulation.audit import Tally, audit
 from sojourn.simulation.driver import Driver
 from sojourn.simulation.engine import Engine

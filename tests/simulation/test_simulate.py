@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from sojourn.bus.catalog import Catalog
+from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.errors import ConfigurationError, SojournError
 from sojourn.bus.processor import Processor
-from sojourn.bus.worker import Worker
 from sojourn.simulation.driver import Action, Progress
 from sojourn.simulation.engine import Engine
 from sojourn.simulation.population import Population

@@ -9,11 +9,11 @@ from decimal import Decimal
 
 from sojourn.bus.client import Bus
 from sojourn.bus.clock import VirtualClock
+from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.envelope import Envelope
 from sojourn.bus.event import Event
 from sojourn.bus.ports import Stored
 from sojourn.bus.processor import Processor
-from sojourn.bus.worker import Worker
 from sojourn.simulation.driver import Action, Driver, Progress
 from sojourn.simulation.engine import Engine
 from sojourn.simulation.timeline import Happening, Timeline

@@ -1,1 +1,1 @@
-
+"""The bus: events, their envelopes and subjects, the transport, delivery and dead letters."""

@@ -84,7 +84,7 @@ async def connect(
 
     async with AsyncExitStack() as stack:
         if url is None:
-            from sojourn.bus.embedded import embedded_server
+            from sojourn.bus.embedded.server import embedded_server
 
             address = await stack.enter_async_context(
                 embedded_server(store or Path(".sojourn"), say=say or (lambda message: None))

@@ -19,9 +19,9 @@ import structlog
 
 from sojourn.bus.catalog import Catalog
 from sojourn.bus.client import Bus
+from sojourn.bus.delivery.lease import TTL, Lease
 from sojourn.bus.errors import ConcurrencyError, DuplicateError, SojournError
 from sojourn.bus.intake import INGRESS, Filing, file_document
-from sojourn.bus.lease import TTL, Lease
 from sojourn.bus.ports import Append, Expectation, Stored
 from sojourn.bus.publisher import HEADROOM
 from sojourn.bus.registry import TypeRecord

@@ -14,9 +14,9 @@ from typing import Literal
 from sojourn.bus.catalog import Catalog
 from sojourn.bus.client import Bus, open_bus
 from sojourn.bus.clock import VirtualClock
+from sojourn.bus.delivery.lease import TTL, Lease
 from sojourn.bus.errors import ConfigurationError, TransientError
 from sojourn.bus.ids import uuid7
-from sojourn.bus.lease import TTL, Lease
 from sojourn.bus.ports import Bucket, Transport
 from sojourn.bus.subjects import Namespace
 from sojourn.bus.timers import JetStreamTimers
@@ -96,7 +96,7 @@ class Engine:
         if self.url is not None:
             yield self.url, self.user, self.password
             return
-        from sojourn.bus.embedded import embedded_server
+        from sojourn.bus.embedded.server import embedded_server
 
         async with embedded_server(self.store or Path(".sojourn"), say=_Voice(self.say).say) as address:
             yield address.url, address.user, address.password

@@ -13,9 +13,9 @@ from typing import Any
 
 from sojourn.bus.catalog import Catalog
 from sojourn.bus.clock import VirtualClock
+from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.event import Event
 from sojourn.bus.processor import Processor
-from sojourn.bus.worker import Worker
 from sojourn.simulation.audit import Tally, audit
 from sojourn.simulation.driver import Action, Driver, Progress
 from sojourn.simulation.engine import Engine

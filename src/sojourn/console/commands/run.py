@@ -65,7 +65,7 @@ async def _run(settings: Settings, loaded: Loaded, *, text: bool) -> int:
     """Works until a signal comes, and returns its number."""
     import structlog
 
-    from sojourn.bus.worker import Worker
+    from sojourn.bus.delivery.worker import Worker
     from sojourn.console.running import handling
     from sojourn.console.session import open_session
 

@@ -11,15 +11,15 @@ import structlog
 from sojourn.bus.catalog import Catalog
 from sojourn.bus.clock import Clock
 from sojourn.bus.committer import Committer
+from sojourn.bus.delivery.lease import Lease
+from sojourn.bus.delivery.partition import Partition
+from sojourn.bus.delivery.runners import Runners
 from sojourn.bus.errors import ConfigurationError, SojournError
 from sojourn.bus.event import Event, spec_of
 from sojourn.bus.lane import Writer
-from sojourn.bus.lease import Lease
-from sojourn.bus.partition import Partition
 from sojourn.bus.ports import Transport
 from sojourn.bus.processor import Processor
 from sojourn.bus.registry import GroupRecord
-from sojourn.bus.runners import Runners
 from sojourn.bus.subjects import Namespace
 
 log = structlog.get_logger("sojourn.worker")

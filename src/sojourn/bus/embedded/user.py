@@ -10,10 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from sojourn.bus.embedded_port import who_listens
-from sojourn.bus.embedded_process import HOST, parse_info
-from sojourn.bus.embedded_start import find_server, start_supervisor
-from sojourn.bus.embedded_store import (
+from sojourn.bus.embedded.port import who_listens
+from sojourn.bus.embedded.process import HOST, parse_info
+from sojourn.bus.embedded.start import find_server, start_supervisor
+from sojourn.bus.embedded.store import (
     RECORD,
     SUPERVISOR_LOCK,
     SUPERVISOR_LOG,

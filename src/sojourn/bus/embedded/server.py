@@ -1,9 +1,9 @@
 """The embedded nats-server: started by the first command that needs it, shared by all, stopped with the last.
 
 A store (the folder ``.sojourn``) has at most one server. Each user holds a share of a lock there for as long as it uses
-the server; a supervisor process (`sojourn.bus.supervisor`, which explains the locks) keeps the server up as long as
-somebody does, restarts it on the same port when it dies, and ends with the last user, however that one ends. Linux and
-macOS.
+the server; a supervisor process (`sojourn.bus.embedded.supervisor`, which explains the locks) keeps the server up as
+long as somebody does, restarts it on the same port when it dies, and ends with the last user, however that one ends.
+Linux and macOS.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sojourn.bus.embedded_user import User
+from sojourn.bus.embedded.user import User
 
 
 @dataclass(frozen=True, slots=True)

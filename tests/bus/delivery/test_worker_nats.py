@@ -12,12 +12,12 @@ import nats
 
 from sojourn.bus.client import Bus, open_bus
 from sojourn.bus.clock import WallClock
+from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.nats import connect_nats
 from sojourn.bus.processor import NOTHING, CancelTimer, Output, SetTimer, Turn
 from sojourn.bus.subjects import Namespace
 from sojourn.bus.timers import JetStreamTimers
-from sojourn.bus.worker import Worker
-from tests.bus.processors import (
+from tests.bus.delivery.processors import (
     CartAbandoned,
     DiscountOffered,
     OfferPrinted,

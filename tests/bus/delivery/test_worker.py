@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from sojourn.bus.client import Bus
+from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.errors import ConfigurationError, TransientError, UnavailableError
 from sojourn.bus.memory import MemoryTransport
 from sojourn.bus.processor import Output, Retry, Turn
 from sojourn.bus.registry import Registry
 from sojourn.bus.timers import VirtualTimers
-from sojourn.bus.worker import Worker
-from tests.bus.processors import (
+from tests.bus.delivery.processors import (
     CartAbandoned,
     DiscountOffered,
     Faults,

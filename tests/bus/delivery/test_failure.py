@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import from_json
 
+from sojourn.bus.delivery.failure import dead_facts, is_transient, pause
 from sojourn.bus.envelope import decode, encode
 from sojourn.bus.errors import (
     ConcurrencyError,
@@ -24,7 +25,6 @@ from sojourn.bus.errors import (
     UnavailableError,
 )
 from sojourn.bus.event import Event, Key
-from sojourn.bus.failure import dead_facts, is_transient, pause
 from sojourn.bus.processor import Recorded, Retry
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

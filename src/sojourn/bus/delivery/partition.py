@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 import structlog
 from pydantic_core import from_json
 
+from sojourn.bus.delivery.keyqueue import KeyQueue
 from sojourn.bus.envelope import decode
 from sojourn.bus.errors import DecodeError, UnknownTypeError
-from sojourn.bus.keyqueue import KeyQueue
 from sojourn.bus.ports import Consumption, Delivery
 from sojourn.bus.processor import Recorded
 from sojourn.bus.subjects import NO_KEY, Address, unescape_key
 
 if TYPE_CHECKING:
-    from sojourn.bus.group import Group
+    from sojourn.bus.delivery.group import Group
 
 log = structlog.get_logger("sojourn.worker")
 

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from sojourn.bus.delivery.failure import dead_facts, is_transient, pause
+from sojourn.bus.delivery.member import Member
+from sojourn.bus.delivery.runners import Call
+from sojourn.bus.delivery.turn import LaneInterrupted, LaneTurn
 from sojourn.bus.envelope import MAX_HOPS, Cause, cause_of, decode
 from sojourn.bus.errors import (
     ConcurrencyError,
@@ -22,17 +26,13 @@ from sojourn.bus.errors import (
     UnavailableError,
 )
 from sojourn.bus.event import Event
-from sojourn.bus.failure import dead_facts, is_transient, pause
 from sojourn.bus.lane import Change, Lane, dead_change, output_change
-from sojourn.bus.member import Member
 from sojourn.bus.ports import Append, Delivery
 from sojourn.bus.processor import Output, Recorded
-from sojourn.bus.runners import Call
 from sojourn.bus.subjects import NO_KEY, Address
-from sojourn.bus.turn import LaneInterrupted, LaneTurn
 
 if TYPE_CHECKING:
-    from sojourn.bus.partition import Partition
+    from sojourn.bus.delivery.partition import Partition
 
 log = structlog.get_logger("sojourn.worker")
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 PROGRAM = """
 import asyncio, functools, json, sys, time
 import structlog
-from sojourn.bus import watchdog, worker
-from tests.bus.processors import *
+from sojourn.bus.delivery import watchdog, worker
+from tests.bus.delivery.processors import *
 
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 worker.Watchdog = functools.partial(watchdog.Watchdog, warn=0.2, interrupt=0.8)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sojourn.bus.embedded_store import SUPERVISOR_LOG, Failure
+from sojourn.bus.embedded.store import SUPERVISOR_LOG, Failure
 from sojourn.bus.errors import ConfigurationError, UnavailableError
 
 _LOG_LIMIT = 1 << 20
@@ -22,10 +22,10 @@ _LOG_LIMIT = 1 << 20
 # Stands in for the packages, so that no ``__init__`` of them runs: the supervisor has no site packages.
 _PROGRAM = """
 import sys, types
-for name, folder in (("sojourn", sys.argv[1]), ("sojourn.bus", sys.argv[1] + "/bus")):
+for name in ("sojourn", "sojourn.bus", "sojourn.bus.embedded"):
     sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__path__ = [folder]
-from sojourn.bus.supervisor import main
+    sys.modules[name].__path__ = ["/".join((sys.argv[1], *name.split(".")[1:]))]
+from sojourn.bus.embedded.supervisor import main
 main(*sys.argv[2:])
 """
 
@@ -76,7 +76,7 @@ def _spawn(store: Path, binary: str, port: int, lock: int, report: int) -> subpr
     try:
         if os.fstat(log).st_size > _LOG_LIMIT:
             os.ftruncate(log, 0)
-        package = str(Path(__file__).absolute().parent.parent)
+        package = str(Path(__file__).absolute().parents[2])
         arguments = [package, str(store), binary, str(port), str(lock), str(report)]
         return subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _PROGRAM, *arguments],

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sojourn.bus.embedded_store import CONFIG, SCHEMA, SERVER_LOG, STORE_FACTS, Failure, Record
+from sojourn.bus.embedded.store import CONFIG, SCHEMA, SERVER_LOG, STORE_FACTS, Failure, Record
 
 OLDEST = (2, 14)
 HOST = "127.0.0.1"

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from sojourn.bus.client import Bus, open_bus
 from sojourn.bus.clock import VirtualClock
+from sojourn.bus.delivery.lease import Lease
+from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.errors import PermanentError, TransientError
-from sojourn.bus.lease import Lease
 from sojourn.bus.memory import MemoryTransport
 from sojourn.bus.ports import Append
 from sojourn.bus.processor import NOTHING, Output, Turn
 from sojourn.bus.timers import VirtualTimers
-from sojourn.bus.worker import Worker
-from tests.bus.processors import (
+from tests.bus.delivery.processors import (
     NARROW,
     START,
     CartAbandoned,

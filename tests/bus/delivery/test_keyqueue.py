@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from sojourn.bus.client import Bus
+from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.envelope import MAX_HOPS
 from sojourn.bus.errors import HandlerError, PermanentError, TransientError
 from sojourn.bus.ports import Append
 from sojourn.bus.processor import NOTHING, CancelTimer, Output, Recorded, Retry, SetTimer, Turn
-from sojourn.bus.worker import Worker
-from tests.bus.processors import (
+from tests.bus.delivery.processors import (
     START,
     CartAbandoned,
     DiscountOffered,

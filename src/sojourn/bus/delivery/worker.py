@@ -12,17 +12,17 @@ import structlog
 
 from sojourn.bus.catalog import Catalog
 from sojourn.bus.client import Bus
+from sojourn.bus.delivery.group import Group, ensure_consumers, group_processors
+from sojourn.bus.delivery.lease import TTL, Lease
+from sojourn.bus.delivery.runners import Runners
+from sojourn.bus.delivery.watchdog import Watchdog
 from sojourn.bus.errors import SojournError
 from sojourn.bus.event import Event
-from sojourn.bus.group import Group, ensure_consumers, group_processors
 from sojourn.bus.ids import uuid7
 from sojourn.bus.ingress import Ingress
-from sojourn.bus.lease import TTL, Lease
 from sojourn.bus.ports import ACK_WAIT, Append
 from sojourn.bus.processor import Processor
 from sojourn.bus.registry import GroupRecord
-from sojourn.bus.runners import Runners
-from sojourn.bus.watchdog import Watchdog
 
 log = structlog.get_logger("sojourn.worker")
 

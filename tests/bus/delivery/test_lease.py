@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from sojourn.bus import lease as module
 from sojourn.bus.clock import VirtualClock
+from sojourn.bus.delivery import lease as module
+from sojourn.bus.delivery.lease import Lease
 from sojourn.bus.errors import TimedOutError, UnavailableError
-from sojourn.bus.lease import Lease
 from sojourn.bus.memory import MemoryTransport
 from sojourn.bus.ports import Bucket
 from sojourn.bus.timers import VirtualTimers
-from tests.bus.processors import START
+from tests.bus.delivery.processors import START
 
 
 class Time:
@@ -152,7 +152,7 @@ async def test_the_lease_of_a_killed_process_of_this_machine_is_free_at_once(
     bucket: Bucket, time: Time, reaped: bool
 ) -> None:
     code = (
-        "import time; from sojourn.bus.lease import Lease; "
+        "import time; from sojourn.bus.delivery.lease import Lease; "
         "print(Lease(None, 'k', 'gone')._value.decode(), flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import asyncio
 
-from sojourn.bus.group import Group, group_processors
-from sojourn.bus.lease import Lease
-from sojourn.bus.runners import Runners
-from tests.bus.processors import DiscountOffered, OrderPlaced, Scripted, memory_bus, turbo
+from sojourn.bus.delivery.group import Group, group_processors
+from sojourn.bus.delivery.lease import Lease
+from sojourn.bus.delivery.runners import Runners
+from tests.bus.delivery.processors import DiscountOffered, OrderPlaced, Scripted, memory_bus, turbo
 
 
 def make(*processors: Scripted) -> Group:

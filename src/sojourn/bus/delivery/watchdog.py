@@ -17,8 +17,8 @@ from typing import Any, Self
 
 import structlog
 
+from sojourn.bus.delivery.runners import Call, Runners
 from sojourn.bus.errors import PermanentError
-from sojourn.bus.runners import Call, Runners
 
 WARN = 1.0
 INTERRUPT = 10.0

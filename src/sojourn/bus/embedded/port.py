@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from sojourn.bus.embedded_process import server_info
+from sojourn.bus.embedded.process import server_info
 
 
 def who_listens(port: int) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from sojourn.bus.client import Bus
+from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.errors import PermanentError, TransientError, UnavailableError
 from sojourn.bus.processor import Output, SetTimer, Turn
-from sojourn.bus.worker import Worker
-from tests.bus.processors import (
+from tests.bus.delivery.processors import (
     START,
     CartAbandoned,
     Faults,

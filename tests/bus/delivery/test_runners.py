@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sojourn.bus.runners import Runners
-from tests.bus.processors import turbo, until
+from sojourn.bus.delivery.runners import Runners
+from tests.bus.delivery.processors import turbo, until
 
 
 class Job:

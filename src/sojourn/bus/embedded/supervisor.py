@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from sojourn.bus.embedded_process import (
+from sojourn.bus.embedded.process import (
     HOST,
     STOP_PATIENCE,
     ServerProcess,
@@ -41,7 +41,7 @@ from sojourn.bus.embedded_process import (
     server_info,
     write_config,
 )
-from sojourn.bus.embedded_store import (
+from sojourn.bus.embedded.store import (
     RECORD,
     SCHEMA,
     SERVER_LOCK,

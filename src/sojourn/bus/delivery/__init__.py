@@ -1,0 +1,1 @@
+"""Delivery: one worker's partitions, keys and handlers, from the consumer to the ack."""
