@@ -196,7 +196,9 @@ class Partition:
         if self._restarting is not None:
             self._repeat = True
             return
-        log.info("partition starts over", group=self.group.name, partition=self.number, reason=reason)
+        # A reconnect concerns all partitions alike, and whoever connected is told of it.
+        tell = log.debug if reason == "reconnected" else log.info
+        tell("partition starts over", group=self.group.name, partition=self.number, reason=reason)
         self.group.counters.restarts += 1
         self._deaf = True
         self._discard()

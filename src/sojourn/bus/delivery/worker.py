@@ -184,8 +184,12 @@ class Worker:
             tokens = append.subject.split(".", 5)
             if tokens[1] == "log" and len(tokens) > 4:
                 number = int(tokens[2])
-                behaviour, _ = self._behind.get(number, (0, 0))
-                self._behind[number] = (sequence if tokens[4] == "evt" else behaviour, sequence)
+                # The highest, since answers to pipelined publishes may overtake each other.
+                behaviour, anything = self._behind.get(number, (0, 0))
+                self._behind[number] = (
+                    max(behaviour, sequence) if tokens[4] == "evt" else behaviour,
+                    max(anything, sequence),
+                )
 
     async def _run(self, ready: list[asyncio.Future[None]], *, leases_ingress: Lease) -> None:
         try:
