@@ -80,7 +80,11 @@ async def run(plan: Plan, server: NatsServer, folder: Path) -> Outcome:
             # One drains; what was handled twice would now be there twice.
             worker.send_signal(signal.SIGTERM)
             assert worker.wait(15) == 0, "the worker did not drain"
+            starts = _starts(folder)
             worker = _start_worker(server.url, log)
+            async with asyncio.timeout(60):
+                while _starts(folder) == starts:
+                    await asyncio.sleep(0.02)
             await asyncio.sleep(1)
             worker.send_signal(signal.SIGTERM)
             assert worker.wait(15) == 0, "the worker did not drain"
@@ -94,6 +98,11 @@ async def run(plan: Plan, server: NatsServer, folder: Path) -> Outcome:
 def _start_worker(url: str, log: object) -> subprocess.Popen[bytes]:
     command = [str(Path(sys.executable).with_name("sojourn")), "run", "tests.prove.escort", "--server", url]
     return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)  # type: ignore[call-overload, no-any-return]
+
+
+def _starts(folder: Path) -> int:
+    """How many workers have said that they run: from then on they drain when they are told to stop."""
+    return (folder / "worker.log").read_bytes().count(b'"event": "running"')
 
 
 async def _publish(url: str, events: list[CartUpdated], ids: list[str]) -> None:
