@@ -6,8 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from examples.retail.events import CartUpdated, DiscountOffered, OrderPlaced
-from sojourn import Journey, evolve
-from sojourn.bus.envelope import Envelope
+from sojourn import Envelope, Journey, evolve
 
 
 class Shopper(Journey):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sojourn.agents.context import Context
     from sojourn.bus.client import connect
     from sojourn.bus.durations import days, hours, minutes
+    from sojourn.bus.envelope import Envelope
     from sojourn.bus.errors import PermanentError, TransientError
     from sojourn.bus.event import Event, Key
     from sojourn.bus.processor import Retry
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Agent",
     "Context",
+    "Envelope",
     "Event",
     "Journey",
     "Key",
@@ -41,6 +43,7 @@ __all__ = [
 _HOMES = {
     "Agent": "sojourn.agents.agent",
     "Context": "sojourn.agents.context",
+    "Envelope": "sojourn.bus.envelope",
     "Event": "sojourn.bus.event",
     "Journey": "sojourn.state.journey",
     "Key": "sojourn.bus.event",
