@@ -12,17 +12,19 @@ ROOT = Path(__file__).parents[2]
 SERVER = "nats-server, one node, file storage, sync_interval: always"
 
 
+def _git(*arguments: str) -> str:
+    return subprocess.run(("git", *arguments), cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+# Asked when the code is imported: a proof takes minutes, and somebody may commit meanwhile.
+_COMMIT = _git("rev-parse", "HEAD")
+_CHANGED = bool(_git("status", "--short", "--", "src", "tests/prove", "examples"))
+
+
 def keep(name: str, facts: Mapping[str, object]) -> None:
     """Writes the facts to the folder that SOJOURN_PROOF names; without it (in a test) they are not kept."""
     folder = os.environ.get("SOJOURN_PROOF")
     if folder is None:
         return
-    document = {"proof": name, "commit": _git("rev-parse", "HEAD"), "uncommitted": bool(_git("status", "--short"))}
+    document = {"proof": name, "commit": _COMMIT, "uncommitted": _CHANGED}
     (ROOT / folder / f"{name}.json").write_text(json.dumps(document | dict(facts), indent=2) + "\n")
-
-
-def _git(*arguments: str) -> str:
-    asked = (
-        ("git", *arguments, "--", "src", "tests/prove", "examples") if arguments[0] == "status" else ("git", *arguments)
-    )
-    return subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
