@@ -17,14 +17,14 @@ def _git(*arguments: str) -> str:
 
 
 # Asked when the code is imported: a proof takes minutes, and somebody may commit meanwhile.
-_COMMIT = _git("rev-parse", "HEAD")
-_CHANGED = bool(_git("status", "--short", "--", "src", "tests/prove", "examples"))
+_FOLDER = os.environ.get("SOJOURN_PROOF")
+_COMMIT = _git("rev-parse", "HEAD") if _FOLDER else ""
+_CHANGED = bool(_FOLDER and _git("status", "--short", "--", "src", "tests/prove", "examples"))
 
 
 def keep(name: str, facts: Mapping[str, object]) -> None:
     """Writes the facts to the folder that SOJOURN_PROOF names; without it (in a test) they are not kept."""
-    folder = os.environ.get("SOJOURN_PROOF")
-    if folder is None:
+    if not _FOLDER:
         return
     document = {"proof": name, "commit": _COMMIT, "uncommitted": _CHANGED}
-    (ROOT / folder / f"{name}.json").write_text(json.dumps(document | dict(facts), indent=2) + "\n")
+    (ROOT / _FOLDER / f"{name}.json").write_text(json.dumps(document | dict(facts), indent=2) + "\n")
