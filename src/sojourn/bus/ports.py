@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -192,7 +192,10 @@ class Entry(NamedTuple):
 
 
 class Bucket(Protocol):
-    """A key-value bucket. Keys match ``[-/_=.a-zA-Z0-9]+`` and neither start nor end with a dot."""
+    """A key-value bucket. Keys match ``[-/_=.a-zA-Z0-9]+`` and neither start nor end with a dot.
+
+    An *erasable* bucket leaves nothing behind: a value that is replaced, deleted or erased is overwritten where it is
+    stored. It knows no TTLs, since what expires is only forgotten, not overwritten."""
 
     async def get(self, key: str) -> Entry | None:
         """The newest value, or None where there is none, or it was deleted or has expired."""
@@ -201,11 +204,26 @@ class Bucket(Protocol):
     async def put(self, key: str, value: bytes, *, expect: int | None = None, ttl: int | None = None) -> int:
         """Writes and returns the new revision. ``expect`` is the revision that must be the newest (0: no value yet,
         deleted or expired ones included); otherwise `ConcurrencyError`. ``ttl`` in whole seconds, of this value
-        only."""
+        only; erasable buckets refuse it with a `PermanentError`."""
+        ...
+
+    async def create(self, values: Mapping[str, bytes]) -> set[str]:
+        """Writes the value of each key that has none (deleted, expired and erased ones have none) and returns those
+        keys; the others had one, which stays. In an erasable bucket up to 1,000 keys are one atomic write.
+
+        After a `TransientError` any of them may be written or not: called again, it returns only what it then wrote.
+        """
         ...
 
     async def delete(self, key: str, *, expect: int | None = None) -> None:
         """Deletes the key; one that is not there is no error. ``expect`` as in `put`."""
+        ...
+
+    async def erase(self, key: str) -> bool:
+        """Removes the key and all its revisions, markers of deletions included, and overwrites their bytes; True where
+        there was one. Interrupted, it is finished by calling it again: until then the newest revision stands. Watchers
+        are not told; a `create` or `put` afterwards begins anew. Raises `ConfigurationError` where the bucket is not
+        erasable."""
         ...
 
     async def entries(self, prefix: str = "") -> list[Entry]:
@@ -267,8 +285,11 @@ class Streams(Protocol):
 class Transport(Log, Consumers, Streams, Protocol):
     """Everything an adapter offers."""
 
-    async def bucket(self, name: str) -> Bucket:
-        """The bucket of that name, created where it is missing (file storage, one value per key, TTL markers)."""
+    async def bucket(self, name: str, *, erasable: bool = False) -> Bucket:
+        """The bucket of that name, created where it is missing (file storage, one value per key, TTL markers).
+
+        ``erasable``: it must be one that leaves nothing behind (see `Bucket`), or is created so; without it, a bucket
+        that is there is taken as it is. Raises `ConfigurationError` where it was created otherwise."""
         ...
 
     async def close(self) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import datetime, timedelta
 
-from sojourn.bus.errors import ClosedError, ConcurrencyError, PermanentError
+from sojourn.bus.errors import ClosedError, ConcurrencyError, ConfigurationError, PermanentError
 from sojourn.bus.grammar import check_key
 from sojourn.bus.ports import Entry
 
@@ -16,7 +16,8 @@ class MemoryBucket:
     """`sojourn.bus.ports.Bucket` in memory. A value expires when somebody looks, not by itself: watchers see an expiry
     once the key, or the bucket's entries, were asked for after it."""
 
-    def __init__(self, name: str, now: Callable[[], datetime]) -> None:
+    def __init__(self, name: str, now: Callable[[], datetime], *, erasable: bool = False) -> None:
+        self.erasable = erasable
         self._name = name
         self._now = now
         self._revision = 0
@@ -35,11 +36,27 @@ class MemoryBucket:
         self._check(key)
         if ttl is not None and ttl < 1:
             raise PermanentError(f"a TTL is at least one second, not {ttl}")
+        if ttl is not None and self.erasable:
+            raise PermanentError(f"bucket {self._name} is erasable and knows no TTLs; delete or erase the key")
         self._expect(key, expect)
         self._expiry.pop(key, None)
         if ttl is not None:
             self._expiry[key] = self._now() + timedelta(seconds=ttl)
         return self._write(key, value)
+
+    async def create(self, values: Mapping[str, bytes]) -> set[str]:
+        """Writes the value of each key that has none, and returns those keys."""
+        self._check()
+        for key in values:
+            check_key(key)
+        created = {key for key in values if self._living(key) is None}
+        for key, value in values.items():
+            if key in created:
+                self._expiry.pop(key, None)
+                self._write(key, value)
+        # As on NATS, others have their turn before the answer is there.
+        await asyncio.sleep(0)
+        return created
 
     async def delete(self, key: str, *, expect: int | None = None) -> None:
         """Deletes the key; one that is not there is no error."""
@@ -48,6 +65,13 @@ class MemoryBucket:
         if self._living(key) is not None:
             self._expiry.pop(key, None)
             self._write(key, None)
+
+    async def erase(self, key: str) -> bool:
+        """Removes the key and all its revisions; True where there was one."""
+        self._check(key)
+        if not self.erasable:
+            raise ConfigurationError(f"bucket {self._name} is not erasable; open one with erasable=True")
+        return self._entries.pop(key, None) is not None
 
     async def entries(self, prefix: str = "") -> list[Entry]:
         """All living entries whose key starts with ``prefix``, ordered by key."""

@@ -179,10 +179,17 @@ class MemoryTransport:
         names = [*self._streams, *(f"KV_{name}" for name in self._buckets)]
         return sorted(name for name in names if name.startswith(prefix))
 
-    async def bucket(self, name: str) -> MemoryBucket:
-        """The bucket of that name, created where it is missing."""
+    async def bucket(self, name: str, *, erasable: bool = False) -> MemoryBucket:
+        """The bucket of that name, created where it is missing. See `sojourn.bus.ports.Transport.bucket`."""
         self._check_open()
-        return self._buckets.setdefault(check_name(name), MemoryBucket(name, self._clock.now))
+        bucket = self._buckets.get(check_name(name))
+        if bucket is None:
+            bucket = self._buckets[name] = MemoryBucket(name, self._clock.now, erasable=erasable)
+        elif erasable and not bucket.erasable:
+            raise ConfigurationError(
+                f"bucket {name} is there but not erasable; use another namespace, or delete the bucket with all it holds"
+            )
+        return bucket
 
     async def close(self) -> None:
         """Ends all flows and refuses everything from now on."""
