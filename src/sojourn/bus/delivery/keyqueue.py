@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from sojourn.bus.delivery.calling import call_handler
 from sojourn.bus.delivery.failure import dead_facts, is_transient, pause
 from sojourn.bus.delivery.member import Member
 from sojourn.bus.delivery.runners import Call
-from sojourn.bus.delivery.turn import LaneInterrupted, LaneTurn
+from sojourn.bus.delivery.turn import LaneInterrupted
 from sojourn.bus.envelope import MAX_HOPS, Cause, cause_of, decode
 from sojourn.bus.errors import (
     ConcurrencyError,
@@ -22,7 +23,6 @@ from sojourn.bus.errors import (
     SchemaError,
     SojournError,
     TimedOutError,
-    TransientError,
     UnavailableError,
 )
 from sojourn.bus.event import Event
@@ -47,7 +47,6 @@ class KeyQueue:
 
     __slots__ = (
         "_attempt",
-        "_calling",
         "_contested",
         "_hopeless",
         "_index",
@@ -55,6 +54,7 @@ class KeyQueue:
         "_recorded",
         "at",
         "busy",
+        "calling",
         "partition",
         "queue",
         "waiting",
@@ -71,13 +71,13 @@ class KeyQueue:
         self._attempt = 1
         self._contested = 0
         self._hopeless = False
-        self._calling: Call | None = None
+        self.calling: Call | None = None
         self.waiting = False
 
     def drop(self) -> None:
         """Its memory does not count any more: ends a handler that is running, since its cause will come again."""
-        if self._calling is not None:
-            self._calling.task.cancel()
+        if self.calling is not None:
+            self.calling.task.cancel()
 
     async def step(self) -> None:
         """Handles the head of the queue as far as it goes without waiting for the committer."""
@@ -151,7 +151,7 @@ class KeyQueue:
                 raise PermanentError(
                     f"{envelope.hops} causes deep, more than {MAX_HOPS}: handlers trigger each other in a circle"
                 )
-            output = await self._call(member, recorded)
+            output = await call_handler(self, member, recorded, self._attempt)
             if not output and fired is None:
                 return None, None
             now = self.partition.group.clock.handling(envelope.time)
@@ -168,50 +168,6 @@ class KeyQueue:
             raise HandlerError(
                 f"{member.writer.name}'s state cannot take {recorded.envelope.type}: {type(error).__name__}: {error}"
             ) from error
-
-    async def _call(self, member: Member, recorded: Recorded) -> Output:
-        group = self.partition.group
-        processor = member.processor
-        turn = LaneTurn(
-            recorded,
-            group.clock.handling(recorded.envelope.time),
-            self._attempt,
-            self.at,
-            member.lane,
-            member.writer,
-            group.committer,
-            lambda: not self.partition.discarded(self),
-        )
-        seconds = processor.timeout.total_seconds()
-        runners = group.runners
-        call = self._calling = runners.enter(f"{processor.writer} on {recorded.envelope.type}", seconds)
-        try:
-            result = member.resident.run(turn)
-            output = result if isinstance(result, Output) else await result
-        except asyncio.CancelledError as error:
-            if runners.closed:
-                raise
-            if self.partition.discarded(self):
-                raise LaneInterrupted from error
-            if call.timed_out:
-                raise TimedOutError(f"{call.label} was still running after {seconds:g} s") from None
-            raise TransientError(f"something that {call.label} waited for was cancelled") from error
-        except (Exception, LaneInterrupted, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            # From a task group of the handler, perhaps.
-            if isinstance(error, BaseExceptionGroup) and error.subgroup(LaneInterrupted) is not None:
-                raise LaneInterrupted from error
-            raise HandlerError(f"{call.label} raised {error!r}, which would end the worker") from error
-        finally:
-            self._calling = None
-            runners.leave(call)
-            # The task goes on with other handlers: what was to cancel this one must not reach them.
-            while call.task.cancelling() and not runners.closed:
-                call.task.uncancel()
-        if not isinstance(output, Output):
-            raise HandlerError(f"{call.label} returned {type(output).__name__} instead of an Output")
-        return output
 
     def _failed(
         self, member: Member, recorded: Recorded, delivery: Delivery, error: Exception, fired: str | None
