@@ -187,7 +187,7 @@ class MemoryTransport:
             bucket = self._buckets[name] = MemoryBucket(name, self._clock.now, erasable=erasable)
         elif erasable and not bucket.erasable:
             raise ConfigurationError(
-                f"bucket {name} is there but not erasable; use another namespace, or delete the bucket with all it holds"
+                f"bucket {name} is there but not erasable; use another namespace, or delete the bucket and its values"
             )
         return bucket
 
