@@ -1,0 +1,201 @@
+"""Finds personal values in texts for people, and puts ``•••`` in their place."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json
+
+HIDDEN = "•••"
+
+MAX_WORK = 100_000_000
+"""How much is searched, in characters times values: about half a second."""
+
+_PIECE = 24
+_ESCAPE = re.compile(
+    r"(?P<code>(?:\\+(?:u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}))+)|(?P<byte>(?:\\+x[0-9a-fA-F]{2})+)"
+    r"|(?P<url>(?:%(?:25)*[0-9a-fA-F]{2})+)|(?P<blank>\\+[nrtfv]|[+\s])|\\+"
+)
+_WORD = re.compile(r"(?<!\w)\w{1,2}(?!\w)")
+_NUMBER = re.compile(r"(?<![\d.])\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:t(\d\d:\d\d(?::\d\d)?)|$)")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class _Sought(NamedTuple):
+    """What is looked for, in lower case: anywhere, as a whole word of one or two characters, as a whole number."""
+
+    parts: set[str]
+    words: set[str]
+    numbers: set[str]
+
+
+class _Piece(NamedTuple):
+    """A part of a text that was made plain. One that was ``escaped`` counts as a whole."""
+
+    at: int
+    start: int
+    end: int
+    escaped: bool
+
+
+def scrub(text: str, values: Iterable[bytes]) -> str:
+    """The text with ``•••`` in place of each of the values, which are JSON.
+
+    Strings and the leaves of structures are found anywhere in the text, in any case, as they are or escaped for JSON,
+    as a Python literal or for a URL (once or several times over); long ones also where only a part of them is quoted.
+    Dates are found as Python writes them, too. Numbers, and strings of one or two letters, are found only where they
+    stand alone. Keys of dictionaries count as values unless they could be names of fields. A text that would take more
+    than half a second to search is withheld as a whole.
+    """
+    sought = _Sought(set(), set(), set())
+    for value in values:
+        for leaf in _leaves(value):
+            _seek(leaf, sought)
+    if not any(sought):
+        return text
+    if len(text) * (len(sought.parts) + 10) > MAX_WORK:
+        return HIDDEN
+    spans = list(_find(_lower(text), sought))
+    plain, pieces = _plain(text)
+    if pieces:
+        plainly = _Sought({_plain(part)[0] for part in sought.parts} - {""}, sought.words, sought.numbers)
+        spans += [_place(span, pieces) for span in _find(plain, plainly)]
+    return _hide(text, spans)
+
+
+def _leaves(value: bytes) -> Iterator[object]:
+    try:
+        pending: list[Any] = [from_json(value)]
+    except ValueError:
+        return  # Nothing that this library sealed.
+    while pending:
+        match pending.pop():
+            case dict() as structure:
+                pending += [key for key in structure if not _NAME.fullmatch(key)]
+                pending += structure.values()
+            case list() as items:
+                pending += items
+            case leaf:
+                yield leaf
+
+
+def _seek(leaf: object, sought: _Sought) -> None:
+    match leaf:
+        case bool() | None:
+            pass
+        case int() | float():
+            sought.numbers.update({str(abs(leaf)), f"{abs(leaf):g}"})
+        case str():
+            text = _lower(leaf.strip())
+            if text.isascii() and not any(character.isalnum() for character in text):
+                pass  # Dashes and dots say nothing of anybody, and are everywhere.
+            # In bytes, since two characters of some scripts are a whole name, and no blanks stand around words there.
+            elif len(text.encode(errors="replace")) <= 2:
+                sought.words.add(text)
+            else:
+                sought.parts.update(_cut(text))
+                if date := _DATE.match(text):
+                    year, month, day, time = date.groups()
+                    sought.parts.update({f"{year}-{month}-{day}", f"{year}, {int(month)}, {int(day)}"})
+                    if time:
+                        sought.parts.update({f"{year}-{month}-{day} {time}"})
+
+
+def _cut(text: str) -> Iterator[str]:
+    """A short text as it is, a long one in pieces that cover it, so that parts of it are found as well."""
+    if len(text) <= 2 * _PIECE:
+        yield text
+        return
+    for start in (*range(0, len(text) - _PIECE, _PIECE), len(text) - _PIECE):
+        piece = text[start : start + _PIECE]
+        if not piece.isascii() or any(character.isalnum() for character in piece):
+            yield piece
+
+
+def _lower(text: str) -> str:
+    """In lower case, each character in its place."""
+    lower = text.lower()
+    if len(lower) != len(text):
+        lower = "".join(small if len(small := character.lower()) == 1 else character for character in text)
+    return lower
+
+
+def _plain(text: str) -> tuple[str, list[_Piece]]:
+    """The text in lower case with its escapes resolved and its blanks all alike, and where each part of it came from;
+    no parts where nothing was escaped."""
+    parts: list[str] = []
+    pieces: list[_Piece] = []
+    at = done = 0
+    for found in _ESCAPE.finditer(text):
+        start, end = found.span()
+        if start > done:
+            parts.append(_lower(text[done:start]))
+            pieces.append(_Piece(at, done, start, escaped=False))
+            at += start - done
+        resolved = _lower(_resolve(found))
+        parts.append(resolved)
+        pieces.append(_Piece(at, start, end, escaped=True))
+        at += len(resolved)
+        done = end
+    if not pieces:
+        return _lower(text), []
+    if done < len(text):
+        parts.append(_lower(text[done:]))
+        pieces.append(_Piece(at, done, len(text), escaped=False))
+    return "".join(parts), pieces
+
+
+def _resolve(found: re.Match[str]) -> str:
+    digits = found[0]
+    match found.lastgroup:
+        case "blank":
+            return " "
+        case "code":
+            codes = [int(code, 16) for code in re.findall(r"[uU]([0-9a-fA-F]+)", digits)]
+            text = "".join(chr(code) for code in codes if code < 0x110000)
+            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case "byte":
+            raw = bytes(int(code, 16) for code in re.findall(r"x(..)", digits))
+        case "url":
+            raw = bytes(int(code, 16) for code in re.findall(r"(..)(?=%|$)", digits))
+        case _:
+            return ""  # Backslashes before what needs none here.
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def _find(text: str, sought: _Sought) -> Iterator[tuple[int, int]]:
+    for part in sought.parts:
+        at = text.find(part)
+        while at >= 0:
+            yield at, at + len(part)
+            at = text.find(part, at + len(part))
+    for pattern, wanted in ((_WORD, sought.words), (_NUMBER, sought.numbers)):
+        if wanted:
+            yield from (found.span() for found in pattern.finditer(text) if found[0] in wanted)
+
+
+def _place(span: tuple[int, int], pieces: list[_Piece]) -> tuple[int, int]:
+    """Where a part of the plain text stands in the text that it was made from."""
+    first = pieces[bisect_right(pieces, span[0], key=lambda piece: piece.at) - 1]
+    last = pieces[bisect_right(pieces, span[1] - 1, key=lambda piece: piece.at) - 1]
+    start = first.start if first.escaped else first.start + span[0] - first.at
+    return start, last.end if last.escaped else last.start + span[1] - last.at
+
+
+def _hide(text: str, spans: list[tuple[int, int]]) -> str:
+    parts: list[str] = []
+    done = 0
+    for start, end in sorted(spans):
+        if parts and start <= done:
+            done = max(done, end)
+            continue
+        parts += [text[done:start], HIDDEN]
+        done = end
+    return "".join([*parts, text[done:]])
