@@ -48,8 +48,8 @@ def class_line() -> str:
 
 
 def test_a_class_knows_its_type_version_and_key() -> None:
-    assert spec_of(CartAbandoned) == ("CartAbandoned", 2, "customer_id")
-    assert spec_of(OrderPlaced(customer="c", number=1)) == ("OrderPlaced", 1, "customer")
+    assert spec_of(CartAbandoned)[:3] == ("CartAbandoned", 2, "customer_id")
+    assert spec_of(OrderPlaced(customer="c", number=1))[:3] == ("OrderPlaced", 1, "customer")
     assert key_of(CartAbandoned(customer_id="c1")) == "c1"
     assert key_of(OrderPlaced(customer="c2", number=1)) == "c2"
 
@@ -196,7 +196,7 @@ def test_generic_bases_can_be_parametrised() -> None:
         customer_id: Key
         item: T
 
-    assert spec_of(BookBought) == ("BookBought", 1, "customer_id")
+    assert spec_of(BookBought)[:3] == ("BookBought", 1, "customer_id")
     assert BookBought(customer_id="c", item=1).item == 1
     with pytest.raises(ValidationError):
         BookBought(customer_id="c", item="no number")  # type: ignore[arg-type]  # that is the point
