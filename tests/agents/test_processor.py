@@ -93,8 +93,14 @@ def test_an_agent_is_a_processor() -> None:
         "timeout": 3.0,
         "attempts": 2,
         "handlers": [
-            {"event": "CartAbandoned", "method": "offer", "where": "<lambda>", "publishes": ["DiscountOffered"]},
-            {"event": "WaitEnded", "method": "waited", "where": None, "publishes": ["CouponSent"]},
+            {
+                "event": "CartAbandoned",
+                "method": "offer",
+                "where": "<lambda>",
+                "context": True,
+                "publishes": ["DiscountOffered"],
+            },
+            {"event": "WaitEnded", "method": "waited", "where": None, "context": False, "publishes": ["CouponSent"]},
         ],
     }
 

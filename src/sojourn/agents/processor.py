@@ -78,6 +78,7 @@ class AgentProcessor:
                     "event": name,
                     "method": handler.name,
                     "where": getattr(handler.where, "__name__", None),
+                    "context": handler.needs_context,
                     "publishes": sorted(handler.publishes),
                 }
                 for name, handler in sorted(self.spec.handlers.items())
