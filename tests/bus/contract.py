@@ -16,13 +16,14 @@ from sojourn.bus.ports import (
     Receipt,
 )
 from tests.bus.arena import Arena, Taking, eventually, gather
+from tests.bus.contract_buckets import BucketContract
 from tests.bus.contract_consumers import ConsumerContract
 from tests.bus.contract_reading import ReadingContract
 from tests.bus.contract_storing import StoringContract
 from tests.bus.contract_streams import StreamContract
 
 
-class TransportContract(StoringContract, ReadingContract, ConsumerContract, StreamContract):
+class TransportContract(StoringContract, ReadingContract, ConsumerContract, StreamContract, BucketContract):
     """Everything together, and how it ends."""
 
     async def test_after_close_everything_says_so(self, arena: Arena) -> None:

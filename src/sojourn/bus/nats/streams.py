@@ -109,27 +109,32 @@ class NatsStreams:
                 return sorted(name for name in names if name.startswith(prefix))
 
 
-async def ensure_stream(connection: Connection, config: dict[str, Any]) -> None:
+async def ensure_stream(connection: Connection, config: dict[str, Any]) -> dict[str, Any]:
     """Creates the stream of that configuration; one of that name with the same subjects is left as it is.
 
-    Raises `ConfigurationError` where it has other subjects, or another stream has some of them."""
+    Returns the configuration that it has. Raises `ConfigurationError` where it has other subjects, or another stream
+    has some of them."""
     name = config["name"]
     try:
-        await connection.request(f"STREAM.CREATE.{name}", config)
+        info = await connection.request(f"STREAM.CREATE.{name}", config)
     except RefusedError as error:
         if error.code != STREAM_EXISTS:
             raise meaning(error, name) from error
-        there = await _subjects(connection, name)
-        if there != set(config["subjects"]):
+        there = await _config(connection, name)
+        subjects = set(there.get("subjects") or ())
+        if subjects != set(config["subjects"]):
             raise ConfigurationError(
-                f"stream {name} is there with other subjects: {', '.join(sorted(there))} instead of "
+                f"stream {name} is there with other subjects: {', '.join(sorted(subjects))} instead of "
                 f"{', '.join(sorted(config['subjects']))}; use another namespace, or delete the stream"
             ) from error
+        return there
+    created: dict[str, Any] = info["config"]
+    return created
 
 
-async def _subjects(connection: Connection, name: str) -> set[str]:
+async def _config(connection: Connection, name: str) -> dict[str, Any]:
     try:
-        info = await connection.request(f"STREAM.INFO.{name}")
+        config: dict[str, Any] = (await connection.request(f"STREAM.INFO.{name}"))["config"]
     except RefusedError as error:
         raise meaning(error, name) from error
-    return set(info["config"].get("subjects") or ())
+    return config

@@ -41,11 +41,13 @@ class NatsTransport(NatsLog, NatsConsumers, NatsStreams):
         version = self._connection.client.connected_server_version
         return f"{version.major}.{version.minor}.{version.patch}"
 
-    async def bucket(self, name: str) -> NatsBucket:
+    async def bucket(self, name: str, *, erasable: bool = False) -> NatsBucket:
         """The bucket of that name, created where it is missing. See `sojourn.bus.ports.Transport.bucket`."""
-        if name not in self._buckets:
-            self._buckets[name] = await open_bucket(self._connection, name)
-        return self._buckets[name]
+        bucket = self._buckets.get(name)
+        if bucket is None or (erasable and not bucket.erasable):
+            bucket = await open_bucket(self._connection, self, self, name, erasable=erasable)
+            self._buckets[name] = bucket
+        return bucket
 
     async def close(self) -> None:
         """Sends what is buffered and disconnects. See `sojourn.bus.ports.Transport.close`."""
