@@ -7,9 +7,8 @@ from datetime import datetime
 from itertools import groupby
 from typing import NamedTuple
 
-from sojourn.bus.errors import DefinitionError, SchemaError
+from sojourn.bus.errors import SchemaError
 from sojourn.bus.event import Event, spec_of
-from sojourn.bus.origin import line_of
 from sojourn.bus.schemas.compatibility import Level, Verdict, changes, check, render
 from sojourn.bus.schemas.reading import Gap, find_gap, is_bridged
 from sojourn.bus.schemas.records import SchemaRecord, VersionRecord
@@ -40,11 +39,11 @@ def claim_of(cls: type[Event]) -> Claim:
         key_field=key_name(schema),
         schema=schema,
         hash=fingerprint(schema),
-        owner=getattr(spec, "owner", None),
-        level=_level(cls, getattr(spec, "compatibility", None)),
+        owner=spec.owner,
+        level=spec.compatibility,
         description=inspect.cleandoc(cls.__dict__.get("__doc__") or ""),
         reference=f"{cls.__module__}:{cls.__qualname__}",
-        upcasts=sorted(getattr(cls, "__sojourn_upcasters__", ())),
+        upcasts=sorted(cls.__sojourn_upcasters__),
     )
 
 
@@ -66,7 +65,7 @@ def admitted(
     owner = _settle_owner(claim, known, hand_over=hand_over)
     there = known.version(claim.version)
     if there is not None:
-        check_same(claim, there)
+        check_same(claim, known, there)
     else:
         _check_new(claim, known, level)
     versions = [one for one in known.versions if one.version != claim.version]
@@ -93,16 +92,17 @@ def judge(claim: Claim, known: SchemaRecord, level: Level) -> Verdict:
     return check(known.before(claim.version), claim.schema, level, bridged=bridged)
 
 
-def check_same(claim: Claim, there: VersionRecord) -> None:
+def check_same(claim: Claim, known: SchemaRecord, there: VersionRecord) -> None:
     """Raises `SchemaError` with the difference where the claim's schema is not the registered one of its version."""
     if there.hash == claim.hash:
         return
     found = changes(there.schema_, claim.schema)
+    newest = max(one.version for one in known.versions)
     difference = render(found, indent="  ") or f"  {there.hash}\n  {claim.hash}"
     raise SchemaError(
         f"{claim.type} version {claim.version} is registered with another schema (by {there.reference}), and "
         f"{claim.reference} differs from it:\n{difference}\n"
-        f"A version is never changed: undo it, or say version={claim.version + 1} in the class"
+        f"A version is never changed: undo it, or say version={newest + 1} in the class"
     )
 
 
@@ -189,17 +189,6 @@ def _version(claim: Claim, there: VersionRecord | None, *, now: datetime, push: 
         return there.model_copy(update={"reference": claim.reference, "upcasts": claim.upcasts})
     upcasts = sorted({*there.upcasts, *claim.upcasts})
     return there if upcasts == there.upcasts else there.model_copy(update={"upcasts": upcasts})
-
-
-def _level(cls: type[Event], declared: str | None) -> Level | None:
-    if declared is None:
-        return None
-    try:
-        return Level(declared)
-    except ValueError:
-        raise DefinitionError(
-            f"{line_of(cls)}: class {cls.__name__}: compatibility={declared!r} is none of {', '.join(Level)}"
-        ) from None
 
 
 def _unbridged(claim: Claim, start: int, gap: Gap) -> str:

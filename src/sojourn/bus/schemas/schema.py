@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Annotated, get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
 from pydantic.fields import FieldInfo
@@ -48,7 +48,7 @@ def schema_of(cls: type[Event]) -> Schema:
             f"{line_of(cls)}: class {cls.__name__}: its JSON Schema does not show the key {key}: "
             "leave the properties alone in json_schema_extra"
         )
-    body["properties"][key].setdefault(KEY, True)
+    body["properties"][key].setdefault(KEY, True)  # A WithJsonSchema on the Key takes its mark away.
     return {"$schema": DIALECT, **schema}
 
 
@@ -102,7 +102,8 @@ def _schematic(info: FieldInfo) -> bool:
     try:
         config = ConfigDict(arbitrary_types_allowed=True)
         # A class of one field: pydantic's own message does not name the one it is about.
-        create_model("One", __config__=config, field=(Annotated[info.annotation, info], ...)).model_json_schema()
+        field: Any = (info.annotation, info)
+        create_model("One", __config__=config, field=field).model_json_schema()
     except PydanticUserError:
         return False
     return True

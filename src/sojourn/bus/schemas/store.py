@@ -74,7 +74,7 @@ class Schemas:
                 there = known.version(claim.version) if known is not None else None
                 if known is None or there is None:
                     raise unregistered(claim, known)
-                check_same(claim, there)
+                check_same(claim, known, there)
             fresh = admitted(claim, known, now=self._clock.now(), push=push, hand_over=hand_over)
             if known is not None and (self.frozen or fresh == known):
                 return known
