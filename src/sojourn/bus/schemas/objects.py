@@ -1,0 +1,152 @@
+"""Compares objects: models by their fields, mappings by their names and values. Lenient: a reader ignores what it does
+not know, and what a schema does not name is not written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sojourn.bus.schemas.change import BACKWARD, FORWARD, NEITHER, UPCAST
+from sojourn.bus.schemas.parts import Found, Part, Step, broken_by, describe, shown_value
+from sojourn.bus.schemas.shapes import ANYTHING, Document, Flat, Node, same
+
+_READERS_FIRST = "bring all readers to this version before it is published (level BACKWARD allows that)"
+
+
+def object_facets(old: Flat, new: Flat, olds: Document, news: Document) -> Iterator[Part]:
+    """The differences of two objects."""
+    yield from _fields(old, new, olds, news)
+    yield from _further(old, new)
+    yield from _named(old, new, olds, news)
+    yield from _sizes(old, new)
+
+
+def _fields(old: Flat, new: Flat, olds: Document, news: Document) -> Iterator[Part]:
+    were, are = old.get("properties", {}), new.get("properties", {})
+    needed, needs = old.get("required", ()), new.get("required", ())
+    renamed = _renamed(old, new, olds, news)
+    for name in dict.fromkeys([*were, *needed, *are, *needs]):
+        path = f".{name}"
+        if name in were or name in needed:
+            was = were.get(name, ANYTHING)
+            if name in are or name in needs:
+                yield from _kept(path, was, are.get(name, ANYTHING), name in needed, name in needs)
+                yield Step(path, was, are.get(name, ANYTHING))
+            else:
+                yield _removed(name, describe(was, olds), name in needed, renamed.get(name))
+                if name not in needs:
+                    yield from (Step(path, was, part) for part in _unnamed(new))
+        else:
+            now = are.get(name, ANYTHING)
+            before = next((first for first, second in renamed.items() if second == name), None)
+            yield _added(name, describe(now, news), now, name in needs, before)
+            yield from (Step(path, part, now) for part in _unnamed(old))
+
+
+def _kept(path: str, was: Node, now: Node, needed: bool, needs: bool) -> Iterator[Found]:
+    if needs and not needed:
+        fix = f"keep its default{_default(was)}; or {UPCAST} that fills it in"
+        yield Found(path, "required now, was optional", BACKWARD, fix)
+    elif needed and not needs:
+        fix = f"keep it required, since older readers need it; or {_READERS_FIRST}"
+        yield Found(path, f"optional now{_default(now)}, was required", FORWARD, fix)
+    elif not needs:
+        defaults = [part.get("default", ...) if isinstance(part, dict) else ... for part in (was, now)]
+        if defaults[0] is not defaults[1] and not same(*defaults):
+            shown = ["none shown" if default is ... else shown_value(default) for default in defaults]
+            hint = "old data that lacks the field reads differently now"
+            yield Found(path, f"default changed from {shown[0]} to {shown[1]}", NEITHER, hint=hint)
+
+
+def _removed(name: str, what: str, needed: bool, after: str | None) -> Found:
+    hint = f"renamed to {after}? {_rename(name)}" if after is not None else ""
+    if not needed:
+        return Found(f".{name}", f"optional field removed: {what}", NEITHER, hint=hint)
+    fix = f"keep writing it, since older readers need it; or {_READERS_FIRST}"
+    return Found(f".{name}", f"required field removed: {what}", FORWARD, fix, hint)
+
+
+def _added(name: str, what: str, now: Node, needs: bool, before: str | None) -> Found:
+    hint = f"renamed from {before}? {_rename(before)}" if before is not None else ""
+    if not needs:
+        return Found(f".{name}", f"optional field added: {what}{_default(now)}", NEITHER, hint=hint)
+    fix = f"give it a default, or make it `{name}: … | None = None`; or {UPCAST} that fills it in"
+    return Found(f".{name}", f"required field added: {what}", BACKWARD, fix, hint)
+
+
+def _rename(before: str) -> str:
+    return f'Field(alias="{before}") keeps the name that is stored; or {UPCAST} that moves the value'
+
+
+def _default(part: Node) -> str:
+    return f" (default {shown_value(part['default'])})" if isinstance(part, dict) and "default" in part else ""
+
+
+def _renamed(old: Flat, new: Flat, olds: Document, news: Document) -> dict[str, str]:
+    """The field that seems to have got another name: the one removed and the one added, of the same shape."""
+    sides = [
+        [name for name in one.get("properties", {}) if name not in other.get("properties", {})]
+        for one, other in ((old, new), (new, old))
+    ]
+    if [len(side) for side in sides] != [1, 1]:
+        return {}
+    before, after = sides[0][0], sides[1][0]
+    alike = (before in old.get("required", ())) == (after in new.get("required", ()))
+    shapes = [olds.alternatives(old["properties"][before]), news.alternatives(new["properties"][after])]
+    return {before: after} if alike and same(*shapes) else {}
+
+
+def _unnamed(flat: Flat) -> Iterator[Node]:
+    """The schemas that an object's further names may have to conform to; none for those of a model that are ignored."""
+    yield from flat.get("patternProperties", {}).values()
+    further = flat.get("additionalProperties", True)
+    if further is False or (further in (True, {}) and "properties" in flat):
+        return
+    yield further
+
+
+def _further(old: Flat, new: Flat) -> Iterator[Part]:
+    was, now = (flat.get("additionalProperties", True) for flat in (old, new))
+    if (was is False) != (now is False):
+        if now is False:
+            yield Found("", "closed: it names all its fields now", BACKWARD, f"leave the model open, or {UPCAST}")
+        else:
+            fix = f"older readers refuse what they do not know: keep it closed, or {_READERS_FIRST}"
+            yield Found("", "opened: it may hold fields that it does not name", FORWARD, fix)
+    elif was is not False and not (was in (True, {}) and now in (True, {})):
+        yield Step(".*", was, now)
+    patterns = [flat.get("patternProperties", {}) for flat in (old, new)]
+    for pattern in dict.fromkeys([*patterns[0], *patterns[1]]):
+        path = f"./{pattern}/"
+        if pattern in patterns[0] and pattern in patterns[1]:
+            yield Step(path, patterns[0][pattern], patterns[1][pattern])
+        elif pattern in patterns[1]:
+            yield Found(path, "pattern of names added", BACKWARD)
+            yield from (Step(path, part, patterns[1][pattern], FORWARD) for part in _unnamed(old))
+        else:
+            yield Found(path, "pattern of names removed", FORWARD)
+            yield from (Step(path, patterns[0][pattern], part, BACKWARD) for part in _unnamed(new))
+
+
+def _named(old: Flat, new: Flat, olds: Document, news: Document) -> Iterator[Part]:
+    if "propertyNames" not in old and "propertyNames" not in new:
+        return
+    yield Step(".(names)", olds.names_of(old), news.names_of(new))
+    # A model's own names are not looked up in the other's schema of names.
+    backward = not ("properties" in old and "propertyNames" in new)
+    forward = not ("properties" in new and "propertyNames" in old)
+    if not (backward and forward) and not same(old.get("propertyNames"), new.get("propertyNames")):
+        yield Found(".(names)", "the names that it may hold are limited otherwise", broken_by(backward, forward))
+
+
+def _sizes(old: Flat, new: Flat) -> Iterator[Found]:
+    low = [max(flat.get("minProperties", 0), len(flat.get("required", ()))) for flat in (old, new)]
+    most = [flat.get("maxProperties") for flat in (old, new)]
+    wants = [flat.get("minProperties", 0) for flat in (old, new)]
+    if wants[0] != wants[1]:
+        what = f"minProperties changed from {wants[0]} to {wants[1]}"
+        yield Found("", what, broken_by(low[0] >= wants[1], low[1] >= wants[0]))
+    if most[0] != most[1]:
+        what = f"maxProperties changed from {most[0] or 'none'} to {most[1] or 'none'}"
+        backward = most[1] is None or (most[0] is not None and most[0] <= most[1])
+        forward = most[0] is None or (most[1] is not None and most[1] <= most[0])
+        yield Found("", what, broken_by(backward, forward))
