@@ -15,11 +15,16 @@ from json.encoder import encode_basestring as quote
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, from_json, to_json
 from pydantic_core.core_schema import ErrorType
 
-from sojourn.bus.errors import DecodeError, SchemaError, UnknownTypeError
-from sojourn.bus.event import Event, names_read, spec_of
+from sojourn.bus.errors import DecodeError, SchemaError
+from sojourn.bus.event import Event, holds_personal, names_read, spec_of
+from sojourn.bus.personal.documents import unseal_tree
+from sojourn.bus.personal.field import Sealing, Unsealing
+from sojourn.bus.personal.key import SEALED, CustomerKey, UnknownKeyError
+from sojourn.bus.reading import NOBODY, Reader
+from sojourn.bus.upcasting import upcasted
 
 E = TypeVar("E", bound=Event, covariant=True)
 
@@ -48,7 +53,9 @@ class Envelope(BaseModel, Generic[E]):
     """An event with its metadata. ``key`` is the customer; ``time`` is when it happened, aware.
 
     ``causation_id`` and ``cause_sequence`` are None for behaviour, which nothing on this bus caused. ``kind`` is
-    ``event``, ``out`` (an action) or ``due`` (a timer that fired, with its ``timer_generation``).
+    ``event``, ``out`` (an action) or ``due`` (a timer that fired, with its ``timer_generation``). ``schema_version`` is
+    that of the stored document; the event is of the version that the code defines. ``erased`` names the personal fields
+    that read None because the customer was erased.
     """
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
@@ -69,6 +76,8 @@ class Envelope(BaseModel, Generic[E]):
     schema_version: int = Field(1, alias="schemaversion", ge=1, le=_MAX_INTEGER)
     timer_generation: int | None = Field(None, alias="timergen")
     traceparent: str | None = None
+    # Never from the wire: no attribute of CloudEvents has such a name.
+    erased: tuple[str, ...] = Field((), validation_alias="\x00")
 
 
 class Cause(NamedTuple):
@@ -98,14 +107,21 @@ def encode(
     kind: str = "event",
     timer_generation: int | None = None,
     traceparent: str | None = None,
+    sealer: CustomerKey | None = None,
 ) -> bytes:
     """The document of an event. Without a ``cause`` it begins a journey of causes of its own: correlation id = id.
 
-    Raises `SchemaError` where the event holds something that has no JSON.
+    Personal values are sealed with ``sealer``, the key of the customer. Raises `SchemaError` where the event holds
+    something that has no JSON, or something personal and there is no sealer.
     """
     spec = spec_of(event)
+    if spec.personal and sealer is None and holds_personal(event):
+        raise SchemaError(f"{spec.type} has personal values, and the customer's key to seal them is not at hand")
     try:
-        data = event.__pydantic_serializer__.to_json(event, by_alias=True).decode()
+        if sealer is not None and spec.personal:
+            data = event.__pydantic_serializer__.to_json(event, by_alias=True, context=Sealing(sealer)).decode()
+        else:
+            data = event.__pydantic_serializer__.to_json(event, by_alias=True).decode()
     except Exception as error:
         raise SchemaError(f"{spec.type} cannot be written as JSON: {error}") from error
     head = (
@@ -130,31 +146,82 @@ def encode(
     return f'{head}{links},"data":{data}}}'.encode()
 
 
-def decode(payload: bytes, cls: type[Event]) -> Envelope[Event]:
+def decode(payload: bytes, cls: type[Event], reader: Reader = NOBODY) -> Envelope[Event]:
     """The envelope in a stored document whose type is known to be that of ``cls``; with `Event` itself, that of any
     type, without its data.
 
-    Raises `DecodeError` (no CloudEvents document), `SchemaError` (its data does not fit) and `UnknownTypeError` (a
-    newer version); their messages hold nothing of the data.
+    Data of an older version are brought up to that of ``cls`` by its upcasters, those of a newer one are read where its
+    schema allows that. Raises `DecodeError` (no CloudEvents document), `SchemaError` (its data does not fit) and
+    `UnknownTypeError` (a newer version that cannot be read); their messages hold nothing of the data. With a ``reader``
+    that is not certain also `UnknownKeyError` and `UnknownVersionError`, for `read_as`.
     """
+    spec = cls.__sojourn__
+    if spec is None:
+        return _validated(payload, cls, None)
+    unsealing = reader.unsealing() if spec.personal else None
+    # Nearly all documents are of the version that the code defines, and those of another tell by their number.
+    if spec.version == 1 or spec.marker in payload:
+        try:
+            envelope = _validated(payload, cls, unsealing)
+        except SchemaError:
+            if _version_of(payload, cls) == spec.version:
+                raise
+        else:
+            if envelope.schema_version == spec.version:
+                return envelope
+    version = _version_of(payload, cls)
+    if version > spec.version:
+        reader.check_newer(cls, version)
+        return _validated(payload, cls, reader.unsealing() if spec.personal else None)
+    return _brought_up(payload, cls, version, reader)
+
+
+def _validated(payload: bytes, cls: type[Event], unsealing: Unsealing | None) -> Envelope[Event]:
     try:
-        envelope = _model(cls).model_validate_json(payload)
+        envelope = _model(cls).model_validate_json(payload, context=unsealing)
     except ValidationError as error:
         # Not `from error`, which quotes keys of dictionaries and more in every traceback.
         raise _explain(error, cls) from None
+    except (DecodeError, UnknownKeyError):
+        raise
     except Exception as error:
         # A validator that raises something else has a fault, which no retry mends.
         place = traceback.extract_tb(error.__traceback__)[-1]
         raise SchemaError(
             f"a validator of {cls.__name__} failed with {type(error).__name__} at {place.filename}:{place.lineno}"
         ) from error
-    spec = cls.__sojourn__
-    if spec is not None and envelope.schema_version > spec.version:
-        raise UnknownTypeError(
-            f"{spec.type} version {envelope.schema_version} is newer than version {spec.version}, "
-            "which this code knows: update the code that reads it",
-            type=spec.type,
-        )
+    if unsealing is not None and unsealing.erased:
+        vars(envelope)["erased"] = tuple(dict.fromkeys(unsealing.erased))
+    return envelope
+
+
+def _version_of(payload: bytes, cls: type[Event]) -> int:
+    """The version that a document says it has, 1 where it says nothing. Raises what is wrong with it as a document."""
+    try:
+        return _validated(payload, Event, None).schema_version
+    except DecodeError:
+        _validated(payload, cls, None)  # says it of the class
+        raise
+
+
+def _brought_up(payload: bytes, cls: type[Event], version: int, reader: Reader) -> Envelope[Event]:
+    document = from_json(payload)
+    data, erased = document["data"], []
+    if SEALED in payload.decode():
+        # Before the upcasters, which may move, split and rename what is personal.
+        unsealing = reader.unsealing()
+        data, erased = unseal_tree(data, unsealing), unsealing.erased
+    document["data"] = upcasted(cls, data, version)
+    try:
+        payload = to_json(document)
+    except ValueError as error:
+        raise SchemaError(f"the upcasters of {cls.__name__} made something that has no JSON: {error}") from error
+    try:
+        envelope = _validated(payload, cls, None)
+    except SchemaError as error:
+        raise SchemaError(f"brought up from version {version}: {error}") from error
+    if erased:
+        vars(envelope)["erased"] = tuple(dict.fromkeys(erased))
     return envelope
 
 

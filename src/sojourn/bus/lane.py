@@ -17,10 +17,11 @@ from pydantic import JsonValue
 from pydantic_core import from_json
 
 from sojourn.bus.envelope import Cause, encode, format_time
-from sojourn.bus.event import Event, spec_of
+from sojourn.bus.event import spec_of
 from sojourn.bus.ids import derived_id, uuid7
+from sojourn.bus.personal.key import CustomerKey
 from sojourn.bus.ports import Append, Expectation, Schedule, Stored
-from sojourn.bus.processor import CancelTimer, Output
+from sojourn.bus.processor import CancelTimer, Output, SetTimer
 from sojourn.bus.subjects import Address, Namespace
 
 CALM = timedelta(minutes=1)
@@ -33,6 +34,12 @@ class OpenTimer(NamedTuple):
 
     generation: int
     at: datetime
+
+
+class Sealed(NamedTuple):
+    """A journalled result under the customer's key."""
+
+    text: str
 
 
 @dataclass(slots=True)
@@ -67,7 +74,8 @@ class Lane:
                 if self.journal_cause != document["cause"]:
                     self.journal_cause = document["cause"]
                     self.journal = {}
-                self.journal[document["name"]] = document["result"]
+                sealed = document.get("sealed")
+                self.journal[document["name"]] = Sealed(sealed) if sealed is not None else document["result"]
         if self.journal_cause <= self.closed:
             self.journal = {}
 
@@ -114,12 +122,21 @@ class Change:
 
 
 def output_change(
-    writer: Writer, at: Address, lane: Lane, cause: Cause, output: Output, now: datetime, *, fired: str | None = None
+    writer: Writer,
+    at: Address,
+    lane: Lane,
+    cause: Cause,
+    output: Output,
+    now: datetime,
+    *,
+    fired: str | None = None,
+    sealer: CustomerKey | None = None,
 ) -> Change:
     """The appends of an output: its actions, then where timers are involved a record of all that are open, then the
     timers.
 
     ``fired`` names the timer whose message is the cause: its record closes it, unless the output sets it anew.
+    ``sealer`` is the customer's key, for personal values.
     """
     namespace, name = writer.namespace, writer.name
     expect = Expectation(namespace.lane_filter(at, name), lane.tail)
@@ -127,7 +144,16 @@ def output_change(
     appends = [
         Append(
             namespace.action(at, name, spec_of(event).type),
-            encode(event, id=uuid7(), source=writer.source, key=at.key, time=now, cause=cause, kind="out"),
+            encode(
+                event,
+                id=uuid7(),
+                source=writer.source,
+                key=at.key,
+                time=now,
+                cause=cause,
+                kind="out",
+                sealer=sealer,
+            ),
             expect,
         )
         for event in output.events
@@ -150,7 +176,7 @@ def output_change(
             timers[change.name] = OpenTimer(generation, due)
             # Whoever waits starts a new chain of causes.
             because = cause._replace(hops=-1) if due - now >= CALM else cause
-            scheduled[change.name] = _schedule(writer, at, change.name, change.event, due, generation, because)
+            scheduled[change.name] = _schedule(writer, at, change, due, generation, because, sealer)
         dropped = [n for n in cancelled if n not in timers]
         appends += _records(writer, at, expect, cause.sequence, timers, generation, now, dropped)
         members = len(appends)
@@ -160,9 +186,10 @@ def output_change(
     return Change(appends, members, actions, cause.sequence, generation, timers)
 
 
-def once_change(writer: Writer, at: Address, lane: Lane, cause: int, name: str, result: JsonValue) -> Append:
+def once_change(writer: Writer, at: Address, lane: Lane, cause: int, name: str, result: JsonValue | Sealed) -> Append:
     """A journalled result of a cause that is still being handled."""
-    document = {"kind": "once", "cause": cause, "closed": lane.closed, "name": name, "result": result}
+    kept: dict[str, JsonValue] = {"sealed": result.text} if isinstance(result, Sealed) else {"result": result}
+    document = {"kind": "once", "cause": cause, "closed": lane.closed, "name": name, **kept}
     return _record(writer, at, Expectation(writer.namespace.lane_filter(at, writer.name), lane.tail), "once", document)
 
 
@@ -208,11 +235,17 @@ def _table(timers: dict[str, OpenTimer], generation: int) -> dict[str, Any]:
 
 
 def _schedule(
-    writer: Writer, at: Address, name: str, event: Event, due: datetime, generation: int, cause: Cause
+    writer: Writer,
+    at: Address,
+    timer: SetTimer,
+    due: datetime,
+    generation: int,
+    cause: Cause,
+    sealer: CustomerKey | None,
 ) -> Append:
-    namespace = writer.namespace
+    namespace, name = writer.namespace, timer.name
     payload = encode(
-        event,
+        timer.event,
         # The same for a timer that the server fires twice.
         id=derived_id("timer", namespace.name, at.token, writer.name, name, generation),
         source=writer.source,
@@ -221,6 +254,7 @@ def _schedule(
         cause=cause,
         kind="due",
         timer_generation=generation,
+        sealer=sealer,
     )
     return Append(
         namespace.timer(at, writer.name, name), payload, schedule=Schedule(due, namespace.due(at, writer.name, name))

@@ -7,8 +7,11 @@ import traceback
 from datetime import datetime
 from typing import Any
 
+from pydantic_core import to_json
+
 from sojourn.bus.envelope import format_time
 from sojourn.bus.errors import PermanentError, TransientError
+from sojourn.bus.personal.key import CustomerKey
 from sojourn.bus.processor import Recorded, Retry
 
 _TRACEBACK = 8_000
@@ -43,21 +46,35 @@ def pause(retry: Retry, attempt: int) -> float:
 
 
 def dead_facts(
-    error: BaseException, *, recorded: Recorded | None, subject: str, attempts: int, version: int, now: datetime
+    error: BaseException,
+    *,
+    recorded: Recorded | None,
+    subject: str,
+    attempts: int,
+    version: int,
+    now: datetime,
+    key: CustomerKey | None = None,
 ) -> dict[str, Any]:
     """What a dead letter tells: reason, error, traceback, and which envelope it was. Never the envelope's data.
 
     ``recorded`` is None for what could not be read; then there is no traceback, which would only lead into the decoder
-    and quote what it refused.
+    and quote what it refused. With the customer's ``key`` personal values are taken out of reason and traceback, and
+    what is left is sealed: a handler may have said them in other words.
     """
     envelope = recorded.envelope if recorded is not None else None
     trace = ""
     if envelope is not None and error.__traceback__ is not None:
         trace = "".join(traceback.format_exception(error))
+    reason = _readable(_text(error))
+    if key is not None:
+        reason, trace = key.scrub(reason), key.scrub(trace)
+    reason, trace = reason[:_REASON], _readable(trace)[-_TRACEBACK:]
+    if key is not None:
+        reason, trace = key.seal(to_json(reason)), key.seal(to_json(trace))
     return {
-        "reason": _readable(_text(error))[:_REASON],
+        "reason": reason,
         "error": type(error).__name__,
-        "traceback": _readable(trace)[-_TRACEBACK:],
+        "traceback": trace,
         "attempts": attempts,
         "version": version,
         "subject": subject,

@@ -7,11 +7,14 @@ import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
+from pydantic import JsonValue
+
 from sojourn.bus.committer import Committer
 from sojourn.bus.envelope import Cause, cause_of
 from sojourn.bus.errors import HandlerError, PermanentError, SojournError, TooLargeError
 from sojourn.bus.ids import derived_id
-from sojourn.bus.lane import Lane, Writer, once_change
+from sojourn.bus.lane import Lane, Sealed, Writer, once_change
+from sojourn.bus.personal.key import CustomerKey, UnknownKeyError
 from sojourn.bus.processor import Recorded
 from sojourn.bus.subjects import Address
 
@@ -24,7 +27,19 @@ class LaneInterrupted(BaseException):
 class LaneTurn:
     """The `Turn` of one writer for one cause."""
 
-    __slots__ = ("_at", "_cause", "_committer", "_lane", "_lock", "_valid", "_writer", "attempt", "now", "recorded")
+    __slots__ = (
+        "_at",
+        "_cause",
+        "_committer",
+        "_key",
+        "_lane",
+        "_lock",
+        "_valid",
+        "_writer",
+        "attempt",
+        "now",
+        "recorded",
+    )
 
     def __init__(
         self,
@@ -36,6 +51,7 @@ class LaneTurn:
         writer: Writer,
         committer: Committer,
         valid: Callable[[], bool],
+        key: Callable[[], CustomerKey | None] = lambda: None,
     ) -> None:
         self.recorded = recorded
         self.now = now
@@ -45,6 +61,7 @@ class LaneTurn:
         self._writer = writer
         self._committer = committer
         self._valid = valid
+        self._key = key
         self._cause: Cause | None = None
         self._lock: asyncio.Lock | None = None
 
@@ -67,7 +84,7 @@ class LaneTurn:
         cause = self.recorded.sequence
         journalled = self._lane.journalled(cause)
         if name in journalled:
-            return json.dumps(journalled[name]).encode()
+            return self._revived(name, journalled[name])
         result = await call()
         try:
             document = json.loads(result)
@@ -78,7 +95,10 @@ class LaneTurn:
         async with self._lock:
             if not self._valid():
                 raise LaneInterrupted
-            append = once_change(self._writer, self._at, self._lane, cause, name, document)
+            # What is known of a customer with personal data may be found in the answer about that customer.
+            key = self._key()
+            kept = Sealed(key.seal(result)) if key is not None else document
+            append = once_change(self._writer, self._at, self._lane, cause, name, kept)
             try:
                 [self._lane.tail] = await self._committer.store(self._at.stream, [append])
             except TooLargeError as error:
@@ -87,5 +107,19 @@ class LaneTurn:
                 raise LaneInterrupted from error
             if self._lane.journal_cause != cause:
                 self._lane.journal_cause, self._lane.journal = cause, {}
-            self._lane.journal[name] = document
+            self._lane.journal[name] = kept
         return result
+
+    def _revived(self, name: str, kept: JsonValue | Sealed) -> bytes:
+        if not isinstance(kept, Sealed):
+            return json.dumps(kept).encode()
+        key = self._key()
+        try:
+            if key is not None:
+                return key.unseal(kept.text)
+        except UnknownKeyError:
+            pass
+        raise PermanentError(
+            f"the result of {name} was erased with its customer while the event was being handled: "
+            "whether the rest is still to be done, nobody can say"
+        )
