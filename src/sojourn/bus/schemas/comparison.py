@@ -89,13 +89,12 @@ class Comparison:
 
     def _look_at(self, step: Step) -> None:
         for part in self._parts(step):
-            if isinstance(part, Found):
-                broken = part.breaks
-            else:
-                self._steps.setdefault(part.key, part)
-                broken = frozenset(d for d in part.directions if (part.key, d) in self._fallen)
-            for direction in broken:
-                self._fallen.add((step.key, direction))
+            broken = part.breaks if isinstance(part, Found) else self._broken(part)
+            self._fallen |= {(step.key, direction) for direction in broken}
+
+    def _broken(self, step: Step) -> frozenset[Direction]:
+        self._steps.setdefault(step.key, step)
+        return frozenset(direction for direction in step.directions if (step.key, direction) in self._fallen)
 
     def _parts(self, step: Step) -> Iterator[Part]:
         if step.flat:

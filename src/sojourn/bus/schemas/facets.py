@@ -63,8 +63,8 @@ def _marks(old: Flat, new: Flat) -> Iterator[Found]:
     if "null" in {old.get("type"), new.get("type")} or was == now:
         return
     if now:
-        fix = "older readers would take the sealed text for the value: bring all of them to this version before it is "
-        yield Found("", "marked Personal", FORWARD, fix + "published (level BACKWARD allows that)")
+        fix = "older readers would take the sealed text for the value: let all of them take this version first"
+        yield Found("", "marked Personal", FORWARD, fix)
     else:
         fix = f"keep it Personal, since what is stored stays sealed; or {UPCAST}, which is given opened values"
         yield Found("", "no longer marked Personal", BACKWARD, fix)
@@ -83,7 +83,7 @@ def _values(old: Flat, new: Flat, olds: Document, news: Document) -> Iterator[Fo
         if gone:
             yield Found("", f"no longer allowed: {quoted(gone)}", BACKWARD, f"keep it among the values, or {UPCAST}")
         if come:
-            fix = "older readers refuse it: bring all of them to this version before the value is published"
+            fix = "older readers refuse it: let all of them take this version before it is published"
             yield Found("", f"now allowed as well: {quoted(come)}", FORWARD, fix)
         return
     what = f"was {described(old, olds)}, now {described(new, news)}"

@@ -9,7 +9,7 @@ from sojourn.bus.schemas.change import BACKWARD, FORWARD, NEITHER, UPCAST
 from sojourn.bus.schemas.parts import Found, Part, Step, broken_by, describe, shown_value
 from sojourn.bus.schemas.shapes import ANYTHING, Document, Flat, Node, same
 
-_READERS_FIRST = "bring all readers to this version before it is published (level BACKWARD allows that)"
+_READERS_FIRST = "let all readers take this version before it is published"
 
 
 def object_facets(old: Flat, new: Flat, olds: Document, news: Document) -> Iterator[Part]:
@@ -44,7 +44,7 @@ def _fields(old: Flat, new: Flat, olds: Document, news: Document) -> Iterator[Pa
 
 def _kept(path: str, was: Node, now: Node, needed: bool, needs: bool) -> Iterator[Found]:
     if needs and not needed:
-        fix = f"keep its default{_default(was)}; or {UPCAST} that fills it in"
+        fix = f"keep its default; or {UPCAST} that fills it in"
         yield Found(path, "required now, was optional", BACKWARD, fix)
     elif needed and not needs:
         fix = f"keep it required, since older readers need it; or {_READERS_FIRST}"
@@ -61,16 +61,16 @@ def _removed(name: str, what: str, needed: bool, after: str | None) -> Found:
     hint = f"renamed to {after}? {_rename(name)}" if after is not None else ""
     if not needed:
         return Found(f".{name}", f"optional field removed: {what}", NEITHER, hint=hint)
-    fix = f"keep writing it, since older readers need it; or {_READERS_FIRST}"
-    return Found(f".{name}", f"required field removed: {what}", FORWARD, fix, hint)
+    fix = hint or f"keep writing it, since older readers need it; or {_READERS_FIRST}"
+    return Found(f".{name}", f"required field removed: {what}", FORWARD, fix)
 
 
 def _added(name: str, what: str, now: Node, needs: bool, before: str | None) -> Found:
     hint = f"renamed from {before}? {_rename(before)}" if before is not None else ""
     if not needs:
         return Found(f".{name}", f"optional field added: {what}{_default(now)}", NEITHER, hint=hint)
-    fix = f"give it a default, or make it `{name}: … | None = None`; or {UPCAST} that fills it in"
-    return Found(f".{name}", f"required field added: {what}", BACKWARD, fix, hint)
+    fix = hint or f"give it a default, or make it `| None = None`; or {UPCAST} that fills it in"
+    return Found(f".{name}", f"required field added: {what}", BACKWARD, fix)
 
 
 def _rename(before: str) -> str:
