@@ -170,10 +170,11 @@ def decode(payload: bytes, cls: type[Event], reader: Reader = NOBODY) -> Envelop
             if envelope.schema_version == spec.version:
                 return envelope
     version = _version_of(payload, cls)
+    if version < spec.version:
+        return _brought_up(payload, cls, version, reader)
     if version > spec.version:
         reader.check_newer(cls, version)
-        return _validated(payload, cls, reader.unsealing() if spec.personal else None)
-    return _brought_up(payload, cls, version, reader)
+    return _validated(payload, cls, reader.unsealing() if spec.personal else None)
 
 
 def _validated(payload: bytes, cls: type[Event], unsealing: Unsealing | None) -> Envelope[Event]:
