@@ -41,7 +41,7 @@ def claim_of(cls: type[Event]) -> Claim:
         hash=fingerprint(schema),
         owner=spec.owner,
         level=spec.compatibility,
-        description=inspect.cleandoc(cls.__dict__.get("__doc__") or ""),
+        description=inspect.cleandoc(cls.__dict__.get("__doc__") or "").strip(),
         reference=f"{cls.__module__}:{cls.__qualname__}",
         upcasts=sorted(cls.__sojourn_upcasters__),
     )

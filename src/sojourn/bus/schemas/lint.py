@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -41,7 +40,7 @@ def lint(classes: Iterable[type[Event]], records: Mapping[str, SchemaRecord] | N
         mine, record = by_type.get(type, []), records.get(type)
         found += _owners(type, mine, record)
         for cls in mine:
-            if not inspect.cleandoc(cls.__dict__.get("__doc__") or ""):
+            if not (cls.__dict__.get("__doc__") or "").strip():
                 found.append(_undescribed(type, f"class {cls.__module__}:{cls.__qualname__} has no docstring"))
             found += _personal(type, schema_of(cls))
         if not mine and record is not None:
