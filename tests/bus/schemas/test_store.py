@@ -260,7 +260,7 @@ async def test_what_cannot_be_a_type_is_none(any_town: Town) -> None:
 async def test_records_come_by_name(any_town: Town) -> None:
     schemas = any_town.process()
     for name in ("OrderPlaced", "CartAbandoned", "OrderPaid"):
-        await schemas.admit(cart(event=event))
+        await schemas.admit(cart(event=name))
     await any_town.bucket.put("typewriter", b"{}")
     assert [record.type for record in await schemas.records()] == ["CartAbandoned", "OrderPaid", "OrderPlaced"]
 
