@@ -17,14 +17,16 @@ from sojourn.bus.client import Bus, open_bus
 from sojourn.bus.clock import VirtualClock
 from sojourn.bus.deadletters import DeadLetter, dead_letters
 from sojourn.bus.delivery.worker import Worker
-from sojourn.bus.envelope import decode
+from sojourn.bus.envelope import Envelope, decode
 from sojourn.bus.errors import ClosedError
 from sojourn.bus.event import Event
 from sojourn.bus.ids import uuid7
 from sojourn.bus.memory import MemoryTransport
+from sojourn.bus.personal.master import MasterKeys
 from sojourn.bus.ports import Append
 from sojourn.bus.processor import NOTHING, Output, Recorded, Resident, Retry, Turn
-from sojourn.bus.subjects import LogSubject, Namespace, escape_key, parse_log_subject
+from sojourn.bus.reading import Reader
+from sojourn.bus.subjects import LogSubject, Namespace, escape_key, parse_log_subject, unescape_key
 from sojourn.bus.timers import VirtualTimers
 from sojourn.state.fold import fold
 from sojourn.state.journey import Journey
@@ -118,7 +120,9 @@ class Scenario:
             transport = MemoryTransport(self._timers)
             stack.push_async_callback(transport.close)
             namespace = Namespace("scenario", partitions=1, shards=1)
-            self._bus = await stack.enter_async_context(open_bus(transport, namespace, clock=self._clock))
+            self._bus = await stack.enter_async_context(
+                open_bus(transport, namespace, clock=self._clock, master_keys=MasterKeys.new())
+            )
             self._bus.committer.observers.append(self._stored)
             self._worker = await stack.enter_async_context(Worker(self._bus, self._processors, ingress=False))
             self._stack = stack.pop_all()
@@ -193,7 +197,7 @@ class Scenario:
         return fold(
             journey,
             (
-                Recorded(decode(stored.payload, evolvers[stored.subject.name].event), stored.sequence)
+                Recorded(self._decode(stored, evolvers[stored.subject.name].event), stored.sequence)
                 for stored in self._log
                 if stored.subject.token == token and stored.subject.family != "due" and stored.subject.name in evolvers
             ),
@@ -241,9 +245,13 @@ class Scenario:
         found = []
         for stored in self._log[self._since :]:
             if stored.subject.family == "act" and stored.subject.writer is not None:
-                envelope = decode(stored.payload, self._events[stored.subject.name])
+                envelope = self._decode(stored, self._events[stored.subject.name])
                 found.append(_Action(stored.subject.writer, envelope.key, envelope.event, envelope.cause_type))
         return found
+
+    def _decode(self, stored: _Logged, cls: type[Event]) -> Envelope[Event]:
+        bus = self._open()
+        return decode(stored.payload, cls, Reader(bus.schemas, bus.keys.cached(unescape_key(stored.subject.token))))
 
     def _check_failures(self) -> None:
         __tracebackhide__ = True

@@ -165,6 +165,7 @@ async def test_streams_of_somebody_else_are_not_taken(transport: Transport, name
 
 async def test_after_its_block_a_bus_is_closed_and_the_transport_is_not(transport: Transport, name: str) -> None:
     async with open_bus(transport, Namespace(name, 2, 1), clock=WallClock()) as bus:
+        await bus.schemas.admit(OrderPlaced)
         publishing = [
             asyncio.create_task(bus.publish(OrderPlaced(customer_id="c", number=number))) for number in range(5)
         ]

@@ -428,7 +428,9 @@ def test_errors_hold_nothing_of_the_data(data: dict[str, Any]) -> None:
 
 
 def test_a_validator_that_breaks_is_a_schema_error_at_its_line() -> None:
-    raw = json.dumps(document(type="CustomerMoved", schemaversion=1, data={"customer_id": "c1", "note": "secret-fault"})).encode()
+    raw = json.dumps(
+        document(type="CustomerMoved", schemaversion=1, data={"customer_id": "c1", "note": "secret-fault"})
+    ).encode()
     with pytest.raises(
         SchemaError, match=r"a validator of CustomerMoved failed with KeyError at .*test_envelope\.py:\d+$"
     ):

@@ -152,7 +152,7 @@ def test_unknown_types_are_buried_and_types_of_other_workers_filed() -> None:
             await send(bus, document(2, "c1"))
             await until(lambda: emptied(bus), 60)
             assert relay.buried == 2
-            await bus.registry.register_type(CartAbandoned)
+            await bus.schemas.admit(CartAbandoned)
             await send(bus, document(3, "c1"))
             await until(lambda: emptied(bus), 60)
             assert [d["data"]["n"] for d in await filed(bus)] == [3]

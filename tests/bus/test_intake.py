@@ -28,7 +28,9 @@ from sojourn.bus.event import Event, Key
 from sojourn.bus.intake import Filing, file_document
 from sojourn.bus.memory import MemoryTransport
 from sojourn.bus.ports import Append, Stored
-from sojourn.bus.registry import TypeRecord
+from sojourn.bus.schemas.records import SchemaRecord, VersionRecord
+from sojourn.bus.schemas.schema import Schema, fingerprint, key_name, schema_of
+from sojourn.bus.schemas.validation import Contracts
 from sojourn.bus.subjects import NO_KEY, Namespace, unescape_key
 from sojourn.bus.timers import VirtualTimers
 
@@ -64,7 +66,32 @@ class CardRead(Event):
 
 
 CATALOG = Catalog([OrderPlaced, CardRead])
-KNOWN = {"GiftSent": TypeRecord(type="GiftSent", version=1, key_field="to")}
+
+
+def registered(type: str, *versions: tuple[int, Schema]) -> SchemaRecord:
+    return SchemaRecord(
+        type=type,
+        key_field=key_name(versions[-1][1]),
+        versions=[
+            VersionRecord(
+                version=number, schema=schema, hash=fingerprint(schema), registered=datetime.now(UTC), reference=""
+            )
+            for number, schema in versions
+        ],
+    )
+
+
+GIFT: Schema = {
+    "type": "object",
+    "properties": {"to": {"type": "string", "x-sojourn-key": True}, "size": {"type": "integer"}},
+    "required": ["to"],
+}
+KNOWN = {
+    "OrderPlaced": registered("OrderPlaced", (2, schema_of(OrderPlaced))),
+    "CardRead": registered("CardRead", (1, schema_of(CardRead))),
+    "GiftSent": registered("GiftSent", (1, GIFT)),
+}
+CONTRACTS = Contracts()
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -84,7 +111,7 @@ def file(payload: bytes | Mapping[str, Any], subject: str = "test.in.OrderPlaced
     if isinstance(payload, Mapping):
         payload = json.dumps(payload).encode()
     message = Stored(subject, 17, payload, RECEIVED)
-    filing = file_document(message, NAMESPACE, CATALOG, KNOWN, limit)
+    filing = file_document(message, NAMESPACE, CATALOG, KNOWN, limit, CONTRACTS)
     check(filing, message, limit)
     return filing
 
@@ -141,6 +168,7 @@ def test_a_good_document_is_filed_under_its_customer_with_what_the_log_needs() -
         "receivedtime": "2026-01-01T00:00:00.123456Z",
         "correlationid": "till-1",
         "hops": 0,
+        "schemaversion": 2,
         "data": {"customerId": "c.1", "total": "9.50"},
     }
     assert filing.appends[0].subject == NAMESPACE.event(NAMESPACE.locate("c.1"), "OrderPlaced")
@@ -321,7 +349,9 @@ def test_an_unknown_type_and_a_newer_version() -> None:
     error = refused(document(type="Unheard"), "test.in.Unheard")
     assert isinstance(error, UnknownTypeError) and error.type == "Unheard"
     assert isinstance(refused(document(schemaversion=3)), UnknownTypeError)
-    assert file(document(schemaversion=1)).error is None
+    assert str(refused(document(schemaversion=1))) == "OrderPlaced version 1 is not registered (registered: 2)"
+    assert file(document(schemaversion=2)).error is None
+    assert file(document(dataschema="urn:sojourn:OrderPlaced:2")).error is None
 
 
 @pytest.mark.parametrize(
@@ -392,7 +422,7 @@ def test_near_the_limit_it_is_filed_or_buried_in_parts(size: int) -> None:
 def test_a_server_with_another_limit_can_store_every_part(limit: int) -> None:
     payload = b"\xff" * (limit - 100)
     message = Stored("test.in.OrderPlaced", 17, payload, RECEIVED)
-    check(file_document(message, NAMESPACE, CATALOG, KNOWN, limit), message, limit)
+    check(file_document(message, NAMESPACE, CATALOG, KNOWN, limit, CONTRACTS), message, limit)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
-from pydantic import AliasChoices, Field
 
 from sojourn.bus.errors import ConfigurationError, NotFoundError
 from sojourn.bus.event import Event, Key
@@ -67,8 +66,14 @@ class Contested:
     async def put(self, key: str, value: bytes, *, expect: int | None = None, ttl: int | None = None) -> int:
         return await self.bucket.put(key, value, expect=expect, ttl=ttl)
 
+    async def create(self, values: Mapping[str, bytes]) -> set[str]:
+        return await self.bucket.create(values)
+
     async def delete(self, key: str, *, expect: int | None = None) -> None:
         await self.bucket.delete(key, expect=expect)
+
+    async def erase(self, key: str) -> bool:
+        return await self.bucket.erase(key)
 
     async def entries(self, prefix: str = "") -> list[Entry]:
         return await self.bucket.entries(prefix)
@@ -207,64 +212,18 @@ async def test_of_two_that_settle_a_group_at_once_both_get_the_same(registry: Re
     assert widened == GroupRecord(name="h", start={"T_0": 7}, actions=True) == await registry.group("h")
 
 
-# Event types.
-
-
-async def test_a_type_is_known_by_the_name_of_its_key_on_the_wire(registry: Registry) -> None:
-    class CardRead(Event, version=2):
-        holder: Key = Field(validation_alias=AliasChoices("h", "Holder"), serialization_alias="Holder")
-
-    await registry.register_type(OrderPlaced)
-    await registry.register_type(CardRead)
-    for name, version, key in (("OrderPlaced", 1, "customer_id"), ("CardRead", 2, "Holder")):
-        record = await registry.type(name)
-        assert record is not None and (record.type, record.version, record.key_field) == (name, version, key)
-    assert await registry.type("Unheard") is None
-
-
-def order_placed(version: int, key: str) -> type[Event]:
-    class OrderPlaced(Event, version=version):
-        customer_id: Key = Field(alias=key)  # type: ignore[literal-required]  # pydantic itself takes any text
-
-    return OrderPlaced
-
-
-async def test_a_newer_version_of_a_type_stays_and_its_key_never_changes(registry: Registry) -> None:
-    await registry.register_type(order_placed(3, "customer"))
-    await registry.register_type(order_placed(2, "customer"))
-    record = await registry.type("OrderPlaced")
-    assert record is not None and record.version == 3
-    with pytest.raises(ConfigurationError, match="registered with the key field 'customer', this code has 'client'"):
-        await registry.register_type(order_placed(4, "client"))
-
-
-async def test_a_type_registered_meanwhile_is_not_overwritten(registry: Registry) -> None:
-    scratch = Registry(await MemoryTransport(VirtualTimers()).bucket("B"))
-    await scratch.register_type(order_placed(1, "client"))
-    theirs = await scratch.bucket.get("type.OrderPlaced")
-    assert theirs is not None and theirs.value is not None
-    contested = Registry(Contested(registry.bucket, [("type.OrderPlaced", theirs.value)]))
-    with pytest.raises(ConfigurationError, match="key field 'client'"):
-        await contested.register_type(order_placed(2, "customer"))
-    assert await registry.bucket.get("type.OrderPlaced") is not None
-    record = await registry.type("OrderPlaced")
-    assert record is not None and (record.version, record.key_field) == (1, "client")
-
-
 # Everything.
 
 
 @pytest.mark.parametrize("value", [b"", b"{", b"[]", b"{}", b'{"name":5}', b"\xff"])
 async def test_an_entry_that_cannot_be_read_says_so(registry: Registry, value: bytes) -> None:
-    for key in ("writer.win-back", "group.g", "type.OrderPlaced", "namespace"):
+    for key in ("writer.win-back", "group.g", "namespace"):
         await registry.bucket.put(key, value)
     for reading in (
         registry.register(by()),
         registry.agents(),
         registry.group("g"),
         registry.settle_group("g", present={}, start="now", actions=True),
-        registry.type("OrderPlaced"),
-        registry.register_type(OrderPlaced),
         registry.settle_namespace(NamespaceRecord(partitions=4, shards=2, purpose="bus")),
     ):
         with pytest.raises(
@@ -278,8 +237,7 @@ async def test_what_was_deleted_can_be_made_again(registry: Registry) -> None:
     for _ in range(2):
         await registry.register(by())
         await registry.settle_group("g", present={"T_0": 1}, start="now", actions=False)
-        await registry.register_type(OrderPlaced)
         assert await registry.settle_namespace(fresh) == fresh
-        for key in ("writer.win-back", "group.g", "type.OrderPlaced", "namespace"):
+        for key in ("writer.win-back", "group.g", "namespace"):
             await registry.bucket.delete(key)
         assert await registry.writers() == [] and await registry.group("g") is None

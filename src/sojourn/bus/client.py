@@ -13,9 +13,13 @@ from sojourn.bus.committer import Committer
 from sojourn.bus.envelope import Envelope
 from sojourn.bus.errors import ConfigurationError
 from sojourn.bus.event import Event
+from sojourn.bus.personal.keyring import KeyRing
+from sojourn.bus.personal.master import MasterKeys
+from sojourn.bus.personal.store import kept_in
 from sojourn.bus.ports import StreamSpec, Transport
-from sojourn.bus.publisher import Published, Publisher, prepare, publish_one
+from sojourn.bus.publisher import Published, Publisher, clear, prepare, publish_one, sealer_of
 from sojourn.bus.registry import NamespaceRecord, Registry
+from sojourn.bus.schemas.store import Schemas
 from sojourn.bus.subjects import Namespace
 from sojourn.bus.timers import JetStreamTimers, Timers
 
@@ -24,11 +28,21 @@ class Bus:
     """An open namespace: publishes events, and carries what workers need. Made by `connect` or `open_bus`."""
 
     def __init__(
-        self, transport: Transport, namespace: Namespace, registry: Registry, *, clock: Clock, catalog: Catalog
+        self,
+        transport: Transport,
+        namespace: Namespace,
+        registry: Registry,
+        *,
+        schemas: Schemas,
+        keys: KeyRing,
+        clock: Clock,
+        catalog: Catalog,
     ) -> None:
         self.transport = transport
         self.namespace = namespace
         self.registry = registry
+        self.schemas = schemas
+        self.keys = keys
         self.clock = clock
         self.catalog = catalog
         self.committer = Committer(transport)
@@ -51,10 +65,14 @@ class Bus:
 
         ``id``: the event's own identity where it has one (the same id within two minutes is stored once); ``time``:
         when it happened, aware, the present by default; ``cause``: the envelope that it follows from. Retries through
-        an outage for 60 s. Raises `SchemaError`, `TooLargeError`, `PermissionDenied`, and at last `UnavailableError`
-        or `TimedOutError`.
+        an outage for 60 s. Raises `SchemaError` (also where its schema is not the registered one, which is shown),
+        `TooLargeError`, `PermissionDenied`, and at last `UnavailableError` or `TimedOutError`.
         """
-        return await publish_one(self, prepare(self, event, id=id, time=time, source=source, cause=cause))
+        await clear(self, event)
+        sealer = await sealer_of(self, event)
+        return await publish_one(
+            self, prepare(self, event, id=id, time=time, source=source, cause=cause, sealer=sealer)
+        )
 
     def publisher(self, *, in_flight: int = 2000) -> Publisher:
         """A pipelined publisher, to be used in an ``async with`` block."""
@@ -72,17 +90,23 @@ async def connect(
     creds: str | None = None,
     clock: Clock | None = None,
     timers: Timers | None = None,
+    master_keys: MasterKeys | Path | None = None,
+    frozen: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Bus]:
     """Opens a namespace on a NATS server, and creates it where it is missing.
 
     ``url``: a server of 2.14 or newer with JetStream (``nats://host:4222``, several with commas); without one the
-    embedded server of ``store`` (default ``.sojourn`` in the current folder) is started or joined. ``say`` is told of
-    outages, in words for people. Raises `UnavailableError` and `ConfigurationError`.
+    embedded server of ``store`` (default ``.sojourn`` in the current folder) is started or joined. ``master_keys``, or
+    the file that holds them, wrap the keys of customers with personal data; beside an embedded server there is one in
+    ``master.key`` of its store, made when it is missing. ``frozen``: schemas are only checked, never registered.
+    ``say`` is told of outages, in words for people. Raises `UnavailableError` and `ConfigurationError`.
     """
     from sojourn.bus.nats import connect_nats
 
     async with AsyncExitStack() as stack:
+        if isinstance(master_keys, Path):
+            master_keys = MasterKeys.from_file(master_keys)
         if url is None:
             from sojourn.bus.embedded.server import embedded_server
 
@@ -90,11 +114,21 @@ async def connect(
                 embedded_server(store or Path(".sojourn"), say=say or (lambda message: None))
             )
             url, user, password = address.url, address.user, address.password
+            if master_keys is None:
+                master_keys = kept_in((store or Path(".sojourn")) / "master.key")
         transport = await connect_nats(
             url, timers=timers or JetStreamTimers(), user=user, password=password, creds=creds, on_state=say
         )
         stack.push_async_callback(transport.close)
-        yield await stack.enter_async_context(open_bus(transport, Namespace(namespace), clock=clock or WallClock()))
+        yield await stack.enter_async_context(
+            open_bus(
+                transport,
+                Namespace(namespace),
+                clock=clock or WallClock(),
+                master_keys=master_keys,
+                frozen=frozen,
+            )
+        )
 
 
 @asynccontextmanager
@@ -105,24 +139,37 @@ async def open_bus(
     clock: Clock,
     catalog: Catalog | None = None,
     purpose: str = "bus",
+    master_keys: MasterKeys | None = None,
+    frozen: bool = False,
 ) -> AsyncIterator[Bus]:
     """Opens a namespace on a transport, and creates it where it is missing, with the partitions and shards of
     ``namespace``.
 
     Where it exists, its own partitions and shards count. ``purpose`` is kept with a namespace that is created here;
     one other than ``bus`` (a simulation, which plays with time) is refused with `ConfigurationError` where the
-    namespace was made for something else. The transport stays the caller's to close.
+    namespace was made for something else. ``master_keys`` and ``frozen`` as for `connect`. The transport stays the
+    caller's to close.
     """
     bucket = await transport.bucket(namespace.bucket("registry"))
     namespace = await _settle(Registry(bucket), namespace, purpose)
     for shard in range(namespace.shards):
         await transport.create_stream(StreamSpec(namespace.shard_stream(shard), namespace.stream_subjects(shard)))
     await transport.create_stream(StreamSpec(namespace.ingress_stream, (namespace.ingress_filter,), log=False))
-    bus = Bus(transport, namespace, Registry(bucket), clock=clock, catalog=catalog or Catalog())
+    bus = Bus(
+        transport,
+        namespace,
+        Registry(bucket),
+        schemas=Schemas(bucket, clock=clock, frozen=frozen),
+        keys=KeyRing(transport, namespace, master_keys),
+        clock=clock,
+        catalog=catalog or Catalog(),
+    )
     try:
         yield bus
     finally:
         await bus.committer.close()
+        await bus.schemas.close()
+        await bus.keys.close()
 
 
 async def _settle(registry: Registry, namespace: Namespace, purpose: str) -> Namespace:

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json
 
 from sojourn.bus.client import Bus
-from sojourn.bus.errors import DecodeError, NotFoundError
-from sojourn.bus.intake import INGRESS
+from sojourn.bus.errors import ConfigurationError, DecodeError, NotFoundError
+from sojourn.bus.intake import INGRESS, NOBODY
+from sojourn.bus.personal.key import SEALED, UnknownKeyError
 from sojourn.bus.ports import Stored
 from sojourn.bus.subjects import NO_KEY, unescape_key
 
@@ -76,7 +77,7 @@ async def dead_letters(
                             "a record that is no dead letter is left out", stream=stream, sequence=message.sequence
                         )
                     else:
-                        yield letter
+                        yield await _opened(bus, letter)
 
 
 async def dead_letter(bus: Bus, number: str) -> DeadLetter:
@@ -85,12 +86,14 @@ async def dead_letter(bus: Bus, number: str) -> DeadLetter:
     message = await bus.transport.get(stream, sequence)
     if message is not None and message.subject.endswith(".dead") and message.subject.split(".")[1] == "lane":
         with contextlib.suppress(ValueError, LookupError, TypeError):
-            return _parse(stream, message)
+            return await _opened(bus, _parse(stream, message))
     raise NotFoundError(f"{number} is no dead letter of namespace {bus.namespace.name}: `sojourn dead ls` shows them")
 
 
 async def original(bus: Bus, letter: DeadLetter) -> bytes | None:
-    """The document that could not be handled, as it was stored; None where it has left the log."""
+    """The document that could not be handled, as it was stored; None where it has left the log, or was a foreign
+    document that was erased with its customer. Raises `ConfigurationError` where the master key of such a document is
+    not at hand."""
     stream, sequence = _split(bus, letter.number)
     if letter.writer != INGRESS:
         message = await bus.transport.get(letter.cause_stream, letter.cause)
@@ -105,7 +108,30 @@ async def original(bus: Bus, letter: DeadLetter) -> bytes | None:
         if part is None:
             return None
         content += base64.b64decode(from_json(part.payload)["original"])
-    return content
+    if not facts.get("sealed"):
+        return content
+    key = await bus.keys.load(letter.customer if letter.customer is not None else NOBODY)
+    try:
+        return base64.b64decode(from_json(key.unseal(content.decode()))) if key is not None else None
+    except UnknownKeyError:
+        return None
+
+
+async def _opened(bus: Bus, letter: DeadLetter) -> DeadLetter:
+    """The letter with what was sealed because its customer has personal data."""
+    if not letter.reason.startswith(SEALED) or letter.customer is None:
+        return letter
+    told = "[erased with the customer's personal data]"
+    try:
+        key = bus.keys.cached(letter.customer) or await bus.keys.load(letter.customer)
+        if key is not None:
+            facts = {name: from_json(key.unseal(getattr(letter, name))) for name in ("reason", "traceback")}
+            return letter.model_copy(update=facts)
+    except UnknownKeyError:
+        pass
+    except (ConfigurationError, DecodeError) as error:
+        told = f"[sealed: {error}]"
+    return letter.model_copy(update={"reason": told, "traceback": ""})
 
 
 def _split(bus: Bus, number: str) -> tuple[str, int]:

@@ -21,10 +21,11 @@ from sojourn.bus.catalog import Catalog
 from sojourn.bus.client import Bus
 from sojourn.bus.delivery.lease import TTL, Lease
 from sojourn.bus.errors import ConcurrencyError, DuplicateError, SojournError
-from sojourn.bus.intake import INGRESS, Filing, file_document
+from sojourn.bus.intake import INGRESS, Filing, KeyWantedError, file_document
 from sojourn.bus.ports import Append, Expectation, Stored
 from sojourn.bus.publisher import HEADROOM
-from sojourn.bus.registry import TypeRecord
+from sojourn.bus.schemas.records import SchemaRecord
+from sojourn.bus.schemas.validation import Contracts
 
 log = structlog.get_logger("sojourn.ingress")
 
@@ -55,7 +56,7 @@ class Ingress:
         self._bus = bus
         self._catalog = catalog
         self._lease = lease
-        self._known: dict[str, TypeRecord] = {}
+        self._contracts = Contracts()
         self._cursors: list[Cursor] = []
         self._seen = 0
         self._leftover: deque[int] = deque()
@@ -108,13 +109,31 @@ class Ingress:
                     await self._take(chunk)
 
     async def _take(self, chunk: Sequence[Stored]) -> None:
-        bus = self._bus
-        await self._learn({message.subject.split(".")[2] for message in chunk})
-        limit = bus.transport.max_payload - HEADROOM
-        filings = [file_document(message, bus.namespace, self._catalog, self._known, limit) for message in chunk]
+        filings = await self._filings(chunk)
         async with self._filing:
             await self._file(filings, chunk[-1].sequence)
             self._leftover.extend(message.sequence for message in chunk)
+
+    async def _filings(self, chunk: Sequence[Stored]) -> list[Filing]:
+        bus = self._bus
+        known = await self._known({message.subject.split(".")[2] for message in chunk})
+        limit = bus.transport.max_payload - HEADROOM
+        sealers = bus.keys.cached if bus.keys.has_master else None
+        while True:
+            filings: list[Filing] = []
+            wanted: set[str] = set()
+            for message in chunk:
+                try:
+                    filings.append(
+                        file_document(
+                            message, bus.namespace, self._catalog, known, limit, self._contracts, sealers=sealers
+                        )
+                    )
+                except KeyWantedError as error:
+                    wanted.add(error.customer)
+            if not wanted:
+                return filings
+            await asyncio.gather(*(bus.keys.ensure(customer) for customer in wanted))
 
     async def _load_cursors(self) -> None:
         bus = self._bus
@@ -123,12 +142,16 @@ class Ingress:
             position = json.loads(stored.payload)["position"] if stored is not None else 0
             self._cursors.append(Cursor(position, stored.sequence if stored is not None else 0))
 
-    async def _learn(self, types: set[str]) -> None:
+    async def _known(self, types: set[str]) -> dict[str, SchemaRecord]:
+        found = {}
         for type in types:
-            if self._catalog.get(type) is None and type not in self._known:
-                record = await self._bus.registry.type(type) if type.isidentifier() and type.isascii() else None
-                if record is not None:
-                    self._known[type] = record
+            cls = self._catalog.get(type)
+            if cls is not None and cls not in self._bus.schemas.cleared:
+                await self._bus.schemas.admit(cls)
+            record = await self._bus.schemas.record(type)
+            if record is not None and record.versions:
+                found[type] = record
+        return found
 
     async def _file(self, filings: Sequence[Filing], upto: int) -> None:
         namespace = self._bus.namespace

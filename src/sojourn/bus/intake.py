@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -16,11 +16,18 @@ from sojourn.bus.catalog import Catalog
 from sojourn.bus.envelope import decode, format_time
 from sojourn.bus.errors import DecodeError, PermanentError, SchemaError, TooLargeError, UnknownTypeError
 from sojourn.bus.event import Event, key_of, names_read
+from sojourn.bus.personal.documents import seal_document
+from sojourn.bus.personal.key import CustomerKey
 from sojourn.bus.ports import Append, Stored
-from sojourn.bus.registry import TypeRecord
+from sojourn.bus.schemas.records import SchemaRecord, VersionRecord
+from sojourn.bus.schemas.validation import Contracts
 from sojourn.bus.subjects import NO_KEY, Address, Namespace
 
 INGRESS = "ingress"
+
+NOBODY = "\x00nobody"
+"""Stands for the customer of documents that name none: what is kept of them is sealed with a key of its own."""
+
 _PART = 512 * 1024
 """Bytes of an original that one record holds at most; with its base64 it stays below the server's usual limit of
 1 MB."""
@@ -29,8 +36,21 @@ _PART = 512 * 1024
 _ATTRIBUTE = re.compile("[a-z0-9]+")
 """Source: CloudEvents 1.0.2, "Naming conventions"."""
 
+_DATASCHEMA = re.compile(r"urn:sojourn:[A-Za-z0-9_]+:([1-9][0-9]{0,9})")
+
 _OURS = frozenset({"data", "kind", "causeseq", "timergen", "receivedtime"})
 """What a document of somebody else cannot say."""
+
+Sealers = Callable[[str], CustomerKey | None]
+"""The customer's key; None where none is at hand. Asked only for what has to be sealed."""
+
+
+class KeyWantedError(Exception):
+    """A document cannot be filed before its customer has a key."""
+
+    def __init__(self, customer: str) -> None:
+        super().__init__(customer)
+        self.customer = customer
 
 
 class Filing(NamedTuple):
@@ -43,40 +63,106 @@ class Filing(NamedTuple):
 
 
 def file_document(
-    message: Stored, namespace: Namespace, catalog: Catalog, known: Mapping[str, TypeRecord], max_size: int
+    message: Stored,
+    namespace: Namespace,
+    catalog: Catalog,
+    known: Mapping[str, SchemaRecord],
+    max_size: int,
+    contracts: Contracts,
+    sealers: Sealers | None = None,
 ) -> Filing:
-    """Files a document of the stream of foreign documents under its customer, or buries it with the reason."""
+    """Files a document of the stream of foreign documents under its customer, or buries it with the reason.
+
+    It has to fit the registered schema of the version it says it has, in ``schemaversion`` or ``dataschema``; one that
+    says nothing is of the oldest. Personal values, and the whole of a document that is buried, are sealed; without
+    ``sealers``, which a worker without a master key has not, a document that is buried stays as it is. Raises
+    `KeyWantedError`.
+    """
     document: dict[str, Any] = {}
     at: Address | None = None
     try:
         document = _parse(message.payload)
         type = _check(document, message.subject, namespace)
-        key = _key(document, type, catalog, known)
+        record = known.get(type)
+        if record is None:
+            raise UnknownTypeError(f"no worker of this namespace has registered the event type {type!r}", type=type)
+        cls = catalog.get(type)
+        key = _key(document, type, cls, record)
         try:
             at = namespace.locate(key)
         except ValueError as error:
             raise SchemaError(f"the key cannot be used: {error}") from None
         _check_subject(document, key)
-        payload = to_json(_complete(document, key, message))
-        if b"Infinity" in payload:
-            _parse(payload)
+        version = _version(document, record)
+        spec = cls.__sojourn__ if cls is not None else None
+        if spec is None or spec.version != version.version:
+            wrong = contracts.of(version).problems(document["data"])
+            if wrong is not None:
+                raise SchemaError(f"data does not fit {type} version {version.version}: {wrong}")
+        completed = _complete(document, key, message) | {"schemaversion": version.version}
+        payload = _written(completed)
+        envelope = decode(payload, cls or Event)
+        if cls is not None and (located := key_of(envelope.event)) != key:
+            raise SchemaError(f"the key field reads as {located[:100]!r} once validated, and as {key[:100]!r} before")
+        if spec.personal if spec is not None and spec.version == version.version else contracts.of(version).personal:
+            completed["data"] = seal_document(completed["data"], version.schema_, _sealer(sealers, key))
+            payload = _written(completed)
         if len(payload) > max_size:
             raise TooLargeError(
                 f"the document is {len(payload):,} bytes with its envelope, more than {max_size:,}",
                 size=len(payload),
                 limit=max_size,
             )
-        cls = catalog.get(type)
-        envelope = decode(payload, cls or Event)
-        if cls is not None and (located := key_of(envelope.event)) != key:
-            raise SchemaError(f"the key field reads as {located[:100]!r} once validated, and as {key[:100]!r} before")
     except PermanentError as error:
         where = at if at is not None else _nowhere(namespace)
-        return Filing(message.sequence, where, list(_bury(message, document, where, namespace, error, max_size)), error)
+        content, sealed = message.payload, False
+        if sealers is not None:
+            content, sealed = _sealed(content, sealers, where), True
+        letters = _bury(message, document, where, namespace, error, max_size, content, sealed=sealed)
+        return Filing(message.sequence, where, list(letters), error)
     # As JSON, so that no source and id can pass for another pair.
     names = json.dumps([document["source"], type, document["id"]])
     identity = blake2b(names.encode(), digest_size=20).hexdigest()
     return Filing(message.sequence, at, [Append(namespace.event(at, type), payload, message_id=f"in-{identity}")])
+
+
+def _written(document: dict[str, Any]) -> bytes:
+    payload = to_json(document)
+    if b"Infinity" in payload:
+        _parse(payload)
+    return payload
+
+
+def _version(document: dict[str, Any], record: SchemaRecord) -> VersionRecord:
+    """The registered version that a document is of. Raises `DecodeError` and `UnknownTypeError`."""
+    said = document.get("schemaversion")
+    if said is None:
+        named = document.get("dataschema")
+        match = _DATASCHEMA.fullmatch(named) if isinstance(named, str) else None
+        if match is None:
+            return record.versions[0]
+        said = int(match[1])
+    if isinstance(said, bool) or not isinstance(said, int) or not 1 <= said < 2**31:
+        raise DecodeError("'schemaversion' has to be the version of the event's schema, a whole number from 1")
+    version = record.version(said)
+    if version is None:
+        registered = ", ".join(str(one.version) for one in record.versions)
+        raise UnknownTypeError(
+            f"{record.type} version {said} is not registered (registered: {registered})", type=record.type
+        )
+    return version
+
+
+def _sealer(sealers: Sealers | None, customer: str) -> CustomerKey:
+    key = sealers(customer) if sealers is not None else None
+    if key is None:
+        raise KeyWantedError(customer)
+    return key
+
+
+def _sealed(content: bytes, sealers: Sealers, at: Address) -> bytes:
+    key = _sealer(sealers, NOBODY if at.token == NO_KEY else at.key)
+    return key.seal(to_json(base64.b64encode(content).decode())).encode()
 
 
 def _parse(payload: bytes) -> dict[str, Any]:
@@ -114,17 +200,11 @@ def _check(document: dict[str, Any], subject: str, namespace: Namespace) -> str:
     return type
 
 
-def _key(document: dict[str, Any], type: str, catalog: Catalog, known: Mapping[str, TypeRecord]) -> str:
-    cls = catalog.get(type)
-    if cls is not None:
-        spec = cls.__sojourn__
-        assert spec is not None
-        info = cls.model_fields[spec.key_field]
-        names = [*names_read(info), spec.key_field]
-    elif type in known:
-        names = [known[type].key_field]
-    else:
-        raise UnknownTypeError(f"no worker of this namespace has registered the event type {type!r}", type=type)
+def _key(document: dict[str, Any], type: str, cls: type[Event] | None, record: SchemaRecord) -> str:
+    names = [record.key_field]
+    if cls is not None and cls.__sojourn__ is not None:
+        field = cls.__sojourn__.key_field
+        names = [*names_read(cls.model_fields[field]), field]
     data = document["data"]
     key = next((data[name] for name in names if name in data), None)
     if not isinstance(key, str):
@@ -164,10 +244,13 @@ def _bury(
     namespace: Namespace,
     error: PermanentError,
     max_size: int,
+    content: bytes,
+    *,
+    sealed: bool,
 ) -> Iterator[Append]:
     # A part is a third longer in base64, and the first one travels with the facts.
     size = min(_PART, (max_size - min(max_size // 4, 65_536)) * 3 // 4)
-    parts = [message.payload[start : start + size] for start in range(0, len(message.payload), size)] or [b""]
+    parts = [content[start : start + size] for start in range(0, len(content), size)] or [b""]
     named = document.get("type")
     facts: dict[str, Any] = {
         "kind": "dead",
@@ -186,6 +269,7 @@ def _bury(
         "correlationid": None,
         "time": format_time(datetime.fromtimestamp(message.timestamp // 1000 / 1e6, UTC)),
         "parts": len(parts),
+        "sealed": sealed,
         "original": base64.b64encode(parts[0]).decode(),
     }
     yield Append(namespace.record(at, INGRESS, "dead"), json.dumps(facts).encode())

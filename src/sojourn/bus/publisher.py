@@ -10,14 +10,16 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache, partial
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from sojourn.bus.envelope import Cause, Envelope, cause_of, encode
 from sojourn.bus.errors import ClosedError, DuplicateError, PublishError, TooLargeError, TransientError
-from sojourn.bus.event import Event, key_of, spec_of
+from sojourn.bus.event import Event, holds_personal, key_of, spec_of
 from sojourn.bus.ids import uuid7
+from sojourn.bus.personal.key import CustomerKey
 from sojourn.bus.ports import Append
 
 if TYPE_CHECKING:
@@ -57,8 +59,46 @@ class Outgoing:
     """Whether an attempt ended without an answer: then a stored twin is this very event, and no duplicate."""
 
 
+async def clear(bus: Bus, event: Event) -> None:
+    """Registers the event's schema where this process has not yet done so. Raises `SchemaError` where it is not the
+    registered one, and what the server meets."""
+    cls = type(event)
+    if cls not in bus.schemas.cleared:
+        await bus.schemas.admit(cls)
+
+
+async def sealer_of(bus: Bus, event: Event) -> CustomerKey | None:
+    """The key that an event's personal values are sealed with; None where it has none."""
+    if not holds_personal(event):
+        return None
+    customer = key_of(event)
+    return bus.keys.cached(customer) or await bus.keys.ensure(customer)
+
+
+@cache
+def _trial() -> CustomerKey:
+    """Seals what is only tried, and goes nowhere."""
+    return CustomerKey("trial", bytes(32))
+
+
+@dataclass(slots=True)
+class _Held:
+    """An event that waits for its customer's key."""
+
+    order: int
+    outgoing: Outgoing
+    make: Callable[..., Outgoing]
+
+
 def prepare(
-    bus: Bus, event: Event, *, id: str | None, time: datetime | None, source: str | None, cause: Envelope[Event] | None
+    bus: Bus,
+    event: Event,
+    *,
+    id: str | None,
+    time: datetime | None,
+    source: str | None,
+    cause: Envelope[Event] | None,
+    sealer: CustomerKey | None = None,
 ) -> Outgoing:
     """The append of an event; raises `DefinitionError`, `SchemaError`, `TooLargeError` and `ValueError` (a naive time,
     an unusable id, source or key) before anything is sent."""
@@ -76,7 +116,7 @@ def prepare(
     elif time.utcoffset() is None:
         raise ValueError(f"the time of {spec.type} is naive; say which zone: datetime(…, tzinfo=UTC)")
     because: Cause | None = cause_of(cause, None) if cause is not None else None
-    payload = encode(event, id=id, source=source, key=at.key, time=time, cause=because)
+    payload = encode(event, id=id, source=source, key=at.key, time=time, cause=because, sealer=sealer)
     limit = bus.transport.max_payload - HEADROOM
     if len(payload) > limit:
         raise TooLargeError(
@@ -130,6 +170,8 @@ class Publisher:
         self._retries: list[tuple[int, Outgoing]] = []
         self._recovery: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self._held: dict[str, list[_Held]] = {}
+        self._fetching: set[asyncio.Task[None]] = set()
         self._order = 0
         self._closed = False
         self._given_up = False
@@ -152,8 +194,9 @@ class Publisher:
                 await self.flush()
         finally:
             self._given_up = True
-            if self._recovery is not None:
-                self._recovery.cancel()
+            for task in (self._recovery, *self._fetching):
+                if task is not None:
+                    task.cancel()
         if self.failures and not interrupted:
             raise ExceptionGroup(f"{len(self.failures)} of the events were not stored", self.failures)
 
@@ -169,14 +212,36 @@ class Publisher:
         """Sends an event; returns when there is room for the next, not when it is stored. Raises what is wrong with
         the event itself at once (`SchemaError`, `TooLargeError`, `ValueError`), and `ClosedError` after the block has
         ended."""
-        outgoing = prepare(self._bus, event, id=id, time=time, source=source, cause=cause)
+        bus = self._bus
+        if type(event) not in bus.schemas.cleared:
+            await bus.schemas.admit(type(event))
+        if self._held or spec_of(event).personal:
+            customer = key_of(event)
+            sealer = bus.keys.cached(customer) if holds_personal(event) else None
+            held = customer in self._held or (sealer is None and holds_personal(event))
+        else:
+            customer, sealer, held = "", None, False
+        # What has to wait for a key is prepared now all the same, so that what is wrong with it is raised here.
+        trial = _trial() if held else sealer
+        outgoing = prepare(bus, event, id=id, time=time, source=source, cause=cause, sealer=trial)
         while not self._closed and (self._unanswered >= self._limit or self._recovery is not None):
             await self._wait()
             outgoing.deadline = monotonic() + PATIENCE
         if self._closed:
             raise ClosedError("this publisher's block has ended: open another with bus.publisher()")
-        self._send(self._order, outgoing)
+        order = self._order
         self._order += 1
+        # The wait may have changed that, either way: a key that came, one that was erased.
+        if customer in self._held or (held and bus.keys.cached(customer) is None):
+            make = partial(
+                prepare, bus, event, id=outgoing.id, time=time or bus.clock.now(), source=source, cause=cause
+            )
+            self._hold(customer, _Held(order, outgoing, make))
+        elif held:
+            sealer = bus.keys.cached(customer) if holds_personal(event) else None
+            self._send(order, prepare(bus, event, id=outgoing.id, time=time, source=source, cause=cause, sealer=sealer))
+        else:
+            self._send(order, outgoing)
 
     async def flush(self) -> None:
         """Waits until every event sent so far is stored or has failed."""
@@ -207,6 +272,41 @@ class Publisher:
 
         chain = (self, outgoing.key)
         self._bus.committer.submit(outgoing.stream, [outgoing.append], done, chain=chain)
+
+    def _hold(self, customer: str, held: _Held) -> None:
+        """Keeps a customer's events until the customer has a key, and those of others go on meanwhile."""
+        self._unanswered += 1
+        if customer not in self._held:
+            self._held[customer] = []
+            task = asyncio.create_task(self._fetch(customer))
+            self._fetching.add(task)
+            task.add_done_callback(self._fetching.discard)
+        self._held[customer].append(held)
+
+    async def _fetch(self, customer: str) -> None:
+        deadline = monotonic() + PATIENCE
+        key: CustomerKey | None = None
+        failure: Exception | None = None
+        while key is None and failure is None:
+            try:
+                key = await self._bus.keys.ensure(customer)
+            except TransientError as error:
+                if monotonic() >= deadline:
+                    failure = error
+                await asyncio.sleep(_PAUSE)
+            except Exception as error:  # noqa: BLE001 - whatever it is, each event is told of it
+                failure = error
+        for held in self._held.pop(customer):
+            self._unanswered -= 1
+            if failure is None:
+                outgoing = held.make(sealer=key)
+                if self._recovery is not None:
+                    self._retries.append((held.order, outgoing))
+                else:
+                    self._send(held.order, outgoing)
+            else:
+                self._fail(held.outgoing, failure)
+        self._changed.set()
 
     async def _recover(self) -> None:
         try:

@@ -75,7 +75,7 @@ async def read_as(reader: Reader, keys: KeyRing, customer: str, read: Callable[[
                 reader.certain = True
             except UnknownVersionError as error:
                 if error.type in refreshed or reader.schemas is None:
-                    raise
+                    raise UnknownTypeError(str(error), type=error.type) from None
                 refreshed.add(error.type)
                 await reader.schemas.refresh(error.type)
     finally:

@@ -1,7 +1,8 @@
 """The registry: what runs on a namespace, kept in the bucket ``{NS}_registry``.
 
 ``namespace`` says how customers are spread, ``writer.{name}`` describes an agent, saga or relay, ``group.{name}``
-holds where a group began and what its consumers see, ``type.{Type}`` which field of an event type is the key.
+holds where a group began and what its consumers see, ``type.{Type}`` the schemas of an event type
+(`sojourn.bus.schemas.store`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sojourn.bus.envelope import problems
 from sojourn.bus.errors import ConcurrencyError, ConfigurationError, NotFoundError
-from sojourn.bus.event import Event, spec_of
 from sojourn.bus.ports import Bucket
 from sojourn.bus.processor import Processor
 
@@ -56,16 +56,6 @@ class GroupRecord(BaseModel):
     name: str
     start: dict[str, int]
     actions: bool
-
-
-class TypeRecord(BaseModel):
-    """An event type as the ingress needs it where the class itself is not at hand."""
-
-    model_config = ConfigDict(frozen=True)
-
-    type: str
-    version: int
-    key_field: str
 
 
 class NamespaceRecord(BaseModel):
@@ -179,37 +169,6 @@ class Registry:
                 continue
             return record
 
-    async def register_type(self, cls: type[Event]) -> None:
-        """Tells every ingress which field of an event type is the key. Raises `ConfigurationError` where that field
-        changed: the events already stored were filed by the old one."""
-        spec = spec_of(cls)
-        fresh = TypeRecord(type=spec.type, version=spec.version, key_field=_wire_name(cls, spec.key_field))
-        key = f"type.{spec.type}"
-        while True:
-            # Read once: what is compared is what the write then expects to find.
-            entry = await self.bucket.get(key)
-            if entry is not None and entry.value is not None:
-                known = _parse(TypeRecord, entry.value)
-                if known.key_field != fresh.key_field:
-                    raise ConfigurationError(
-                        f"{spec.type} is registered with the key field {known.key_field!r}, this code has "
-                        f"{fresh.key_field!r}: "
-                        "a different key is a different event; give it a name of its own"
-                    )
-                if known.version >= fresh.version:
-                    return
-            try:
-                revision = entry.revision if entry is not None and entry.value is not None else 0
-                await self.bucket.put(key, fresh.model_dump_json().encode(), expect=revision)
-            except ConcurrencyError:
-                continue
-            return
-
-    async def type(self, name: str) -> TypeRecord | None:
-        """What is known of an event type, or None."""
-        entry = await self.bucket.get(f"type.{name}")
-        return _parse(TypeRecord, entry.value) if entry is not None and entry.value is not None else None
-
     async def require_agent(self, name: str) -> Registration:
         """One agent's registration; `NotFoundError` with the names there are."""
         found = await self.agent(name)
@@ -217,10 +176,6 @@ class Registry:
             names = ", ".join(agent.name for agent in await self.agents()) or "none yet"
             raise NotFoundError(f"no agent named {name!r} is registered (registered: {names})")
         return found
-
-
-def _wire_name(cls: type[Event], field: str) -> str:
-    return cls.model_fields[field].serialization_alias or cls.model_fields[field].alias or field
 
 
 def _check_owner(known: Registration, fresh: Registration) -> None:

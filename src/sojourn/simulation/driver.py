@@ -21,7 +21,8 @@ from sojourn.bus.envelope import Envelope, decode
 from sojourn.bus.errors import ConfigurationError, HandlerError, PublishError
 from sojourn.bus.event import Event
 from sojourn.bus.ports import Append
-from sojourn.bus.subjects import LogSubject, parse_log_subject
+from sojourn.bus.reading import Reader
+from sojourn.bus.subjects import LogSubject, parse_log_subject, unescape_key
 from sojourn.simulation.firing import Firing
 from sojourn.simulation.receipts import Receipts
 from sojourn.simulation.timeline import Timeline
@@ -227,7 +228,10 @@ class Driver:
         subject = parse_log_subject(append.subject)
         assert subject is not None, append.subject
         cls = self._types.get(subject.name)
-        return Action(subject, sequence, decode(append.payload, cls) if cls is not None else None)
+        if cls is None:
+            return Action(subject, sequence, None)
+        reader = Reader(self._bus.schemas, self._bus.keys.cached(unescape_key(subject.token)))
+        return Action(subject, sequence, decode(append.payload, cls, reader))
 
     def _report(self, now: datetime) -> None:
         if self._on_progress is not None:

@@ -17,6 +17,7 @@ from sojourn.bus.clock import VirtualClock
 from sojourn.bus.delivery.lease import TTL, Lease
 from sojourn.bus.errors import ConfigurationError, TransientError
 from sojourn.bus.ids import uuid7
+from sojourn.bus.personal.master import MasterKeys
 from sojourn.bus.ports import Bucket, Transport
 from sojourn.bus.subjects import Namespace
 from sojourn.bus.timers import JetStreamTimers
@@ -57,13 +58,17 @@ class Engine:
         was made for something else, or is in use by another run, and what connecting raises.
         """
         namespace = Namespace(self.namespace)
+        # Its customers are made up, and their keys go with the namespace: no master key has to be kept.
+        master_keys = MasterKeys.new()
         if self.kind == "memory":
             from sojourn.bus.memory import MemoryTransport
 
             # On the wall clock, which only leases live by: a virtual one jumps beyond their expiry.
             transport = MemoryTransport(timers)
             try:
-                async with open_bus(transport, namespace, clock=clock, catalog=catalog, purpose=PURPOSE) as bus:
+                async with open_bus(
+                    transport, namespace, clock=clock, catalog=catalog, purpose=PURPOSE, master_keys=master_keys
+                ) as bus:
                     yield bus
             finally:
                 await transport.close()
@@ -83,7 +88,9 @@ class Engine:
             )
             try:
                 async with (
-                    open_bus(nats, namespace, clock=clock, catalog=catalog, purpose=PURPOSE) as bus,
+                    open_bus(
+                        nats, namespace, clock=clock, catalog=catalog, purpose=PURPOSE, master_keys=master_keys
+                    ) as bus,
                     _occupied(nats, namespace),
                 ):
                     yield bus

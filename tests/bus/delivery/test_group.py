@@ -18,6 +18,8 @@ def make(*processors: Scripted) -> Group:
                 transport=bus.transport,
                 namespace=bus.namespace,
                 committer=bus.committer,
+                schemas=bus.schemas,
+                keys=bus.keys,
                 clock=bus.clock,
                 runners=Runners(),
                 lease=Lease(bucket, "group", "test"),

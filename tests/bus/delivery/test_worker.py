@@ -41,6 +41,8 @@ SLOW = Retry(5, timedelta(seconds=60), timedelta(seconds=600))
 @contextlib.asynccontextmanager
 async def nothing_left(bus: Bus) -> AsyncIterator[None]:
     """Holds its block to leaving neither tasks, threads, observers nor leases behind."""
+    await bus.schemas.record("Unheard")  # The bus watches schemas for as long as it is open.
+    await asyncio.sleep(0)
     tasks, threads, observers = asyncio.all_tasks(), threading.active_count(), list(bus.committer.observers)
     yield
     leases = await bus.transport.bucket(bus.namespace.bucket("leases"))

@@ -17,9 +17,11 @@ from sojourn.bus.delivery.runners import Runners
 from sojourn.bus.errors import ConfigurationError, SojournError
 from sojourn.bus.event import Event, spec_of
 from sojourn.bus.lane import Writer
+from sojourn.bus.personal.keyring import KeyRing
 from sojourn.bus.ports import Transport
 from sojourn.bus.processor import Processor
 from sojourn.bus.registry import GroupRecord
+from sojourn.bus.schemas.store import Schemas
 from sojourn.bus.subjects import Namespace
 
 log = structlog.get_logger("sojourn.worker")
@@ -52,6 +54,8 @@ class Group:
         transport: Transport,
         namespace: Namespace,
         committer: Committer,
+        schemas: Schemas,
+        keys: KeyRing,
         clock: Clock,
         runners: Runners,
         lease: Lease,
@@ -63,6 +67,8 @@ class Group:
         self.transport = transport
         self.namespace = namespace
         self.committer = committer
+        self.schemas = schemas
+        self.keys = keys
         self.clock = clock
         self.runners = runners
         self.lease = lease
@@ -70,6 +76,7 @@ class Group:
         self.resident_limit = max(1, residents // namespace.partitions)
         self.writers: Mapping[str, Writer] = {p.writer: Writer(namespace, p.writer, p.version) for p in self.processors}
         self.types: Mapping[str, type[Event]] = _types(self.processors)
+        self.personal = any(spec_of(cls).personal for cls in self.types.values())
         self.actions = False
         self.partitions: list[Partition] = []
         self._progress = progress
@@ -125,6 +132,12 @@ class Group:
         for partition in self.partitions:
             partition.restart("the group now reads actions of other writers")
         self.actions = True
+
+    def forget(self, customer: str) -> None:
+        """Drops what is in memory of a customer that was erased."""
+        at = self.namespace.locate(customer)
+        if self.partitions:
+            self.partitions[at.partition].forget(at.token)
 
     def stop(self) -> None:
         """Takes no more deliveries."""

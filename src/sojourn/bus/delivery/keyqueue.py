@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
 from sojourn.bus.delivery.calling import call_handler
+from sojourn.bus.delivery.customer import Customer
 from sojourn.bus.delivery.failure import dead_facts, is_transient, pause
 from sojourn.bus.delivery.member import Member
 from sojourn.bus.delivery.runners import Call
@@ -26,10 +28,11 @@ from sojourn.bus.errors import (
     UnavailableError,
 )
 from sojourn.bus.event import Event
-from sojourn.bus.lane import Change, Lane, dead_change, output_change
+from sojourn.bus.lane import Change, dead_change, output_change
+from sojourn.bus.personal.key import handling
 from sojourn.bus.ports import Append, Delivery
 from sojourn.bus.processor import Output, Recorded
-from sojourn.bus.subjects import NO_KEY, Address
+from sojourn.bus.subjects import Address
 
 if TYPE_CHECKING:
     from sojourn.bus.delivery.partition import Partition
@@ -52,9 +55,11 @@ class KeyQueue:
         "_index",
         "_members",
         "_recorded",
+        "_stale",
         "at",
         "busy",
         "calling",
+        "customer",
         "partition",
         "queue",
         "waiting",
@@ -71,13 +76,20 @@ class KeyQueue:
         self._attempt = 1
         self._contested = 0
         self._hopeless = False
+        self._stale = False
         self.calling: Call | None = None
         self.waiting = False
+        self.customer = Customer(partition.group, at)
 
     def drop(self) -> None:
         """Its memory does not count any more: ends a handler that is running, since its cause will come again."""
         if self.calling is not None:
             self.calling.task.cancel()
+
+    def forget(self) -> None:
+        """Its customer was erased: what is in memory goes once the event being handled is done with."""
+        self.customer.key = None
+        self._stale = True
 
     async def step(self) -> None:
         """Handles the head of the queue as far as it goes without waiting for the committer."""
@@ -87,17 +99,21 @@ class KeyQueue:
         delivery = self.queue[0]
         try:
             if self._members is None:
-                self._members = await self._load(delivery)
+                self._members = await self.customer.open(delivery)
                 if self.partition.discarded(self):
                     return
             members = self._members
             recorded = self._recorded
             if recorded is None:
                 try:
-                    recorded = self._recorded = self.partition.recorded(delivery)
+                    recorded = self._recorded = await self.customer.read(partial(self.partition.recorded, delivery))
+                    if self.partition.discarded(self):
+                        return
                 except (DecodeError, SchemaError) as error:
                     self._bury_undecoded(members, delivery, error)
                     return
+            if self.customer.key is not None:
+                handling.set(self.customer.key)
             while self._index < len(members):
                 change, output = await self._handle(members[self._index], recorded, delivery)
                 if self.partition.discarded(self):
@@ -113,6 +129,9 @@ class KeyQueue:
             self._start_over(error)
         else:
             self._finish(delivery)
+        finally:
+            if handling.get() is not None:
+                handling.set(None)  # the runner goes on with other customers
 
     def _next_member(self) -> None:
         self._index += 1
@@ -154,8 +173,13 @@ class KeyQueue:
             output = await call_handler(self, member, recorded, self._attempt)
             if not output and fired is None:
                 return None, None
+            if self.customer.lacks(output):
+                await self.customer.equip(output)
             now = self.partition.group.clock.handling(envelope.time)
-            return output_change(member.writer, self.at, lane, _cause(recorded), output, now, fired=fired), output
+            change = output_change(
+                member.writer, self.at, lane, _cause(recorded), output, now, fired=fired, sealer=self.customer.key
+            )
+            return change, output
         except Exception as error:  # noqa: BLE001 - whatever a handler raises has an end: a retry or a dead letter
             return self._failed(member, recorded, delivery, error, fired), None
 
@@ -197,6 +221,7 @@ class KeyQueue:
             attempts=self._attempt,
             version=processor.version,
             now=now,
+            key=self.customer.key,
         )
         return dead_change(member.writer, self.at, member.lane, delivery.sequence, facts, fired=fired)
 
@@ -253,7 +278,7 @@ class KeyQueue:
     def _tell(self, member: Member, append: Append, sequence: int, cls: type[Event], cause: int) -> None:
         try:
             # Decoded again, so that the state is the same as the one folded from the log.
-            recorded = Recorded(decode(append.payload, cls), sequence, member.writer.name)
+            recorded = Recorded(decode(append.payload, cls, self.customer.reader), sequence, member.writer.name)
             member.resident.acted(recorded, cause)
         except Exception:
             # It is stored and stands; the state goes on without it, now as after a reload.
@@ -272,6 +297,7 @@ class KeyQueue:
                 attempts=self._attempt,
                 version=member.processor.version,
                 now=self.partition.group.clock.now(),
+                key=self.customer.key,
             )
             fired = _timer_name(delivery) if self._recorded is not None and self._recorded.due else None
             self._submit(
@@ -305,7 +331,7 @@ class KeyQueue:
             self.partition.restart(f"the lane of {self.at.key!r} is written by somebody else")
             return
         if not isinstance(cause, ConcurrencyError | UnavailableError | TimedOutError):
-            log.error("output not stored, will be tried again", customer=self.at.key, error=str(cause))
+            log.error("the customer's events wait, will be tried again", customer=self.at.key, error=str(cause))
         asyncio.get_running_loop().call_later(min(0.01 * 2 ** min(self._contested, 9), 5.0), self._again)
 
     def _again(self) -> None:
@@ -319,25 +345,9 @@ class KeyQueue:
         self._attempt = 1
         self._contested = 0
         self._hopeless = False
+        if self._stale:
+            self._stale, self._members = False, None
         self.partition.close(delivery, self)
-
-    async def _load(self, delivery: Delivery) -> list[Member]:
-        """Opens the key from the log: its lanes, and the events before the one delivered."""
-        group = self.partition.group
-        stored = await group.transport.read(self.at.stream, group.namespace.key_filter(self.at))
-        if not stored or stored[-1].sequence < delivery.sequence:
-            # A replica that is behind; unless the message was removed since, or stands under a key that is none.
-            there = await group.transport.get(self.at.stream, delivery.sequence)
-            if there is not None and self.at.token != NO_KEY:
-                raise UnavailableError(f"{self.at.stream} does not show sequence {delivery.sequence} yet")
-        members = [
-            Member(processor, group.writers[processor.writer], Lane(), processor.open(self.at.key))
-            for processor in group.processors
-        ]
-        for message in stored:
-            for member in members:
-                member.replay(message, delivery.sequence)
-        return members
 
 
 class _TryLater(SojournError):

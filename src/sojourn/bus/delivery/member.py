@@ -9,8 +9,10 @@ import structlog
 
 from sojourn.bus.envelope import decode
 from sojourn.bus.lane import Lane, Writer
+from sojourn.bus.personal.key import UnknownKeyError
 from sojourn.bus.ports import Stored
 from sojourn.bus.processor import Processor, Recorded, Resident
+from sojourn.bus.reading import Reader, UnknownVersionError
 
 log = structlog.get_logger("sojourn.worker")
 
@@ -32,11 +34,11 @@ class Member:
             return False
         return tokens[-1] in self.processor.handles or tokens[-1] in self.processor.folds
 
-    def replay(self, message: Stored, upto: int) -> None:
+    def replay(self, message: Stored, upto: int, reader: Reader) -> None:
         """Takes a stored message of the key into account: own ones wholly, others below the sequence ``upto``.
 
         What cannot be read or folded is left out: it became a dead letter when it was delivered, and the state went on
-        without it.
+        without it. Raises `UnknownKeyError` and `UnknownVersionError` where ``reader`` lacks what it takes.
         """
         tokens = message.subject.split(".")
         room, family = tokens[1], tokens[4]
@@ -51,13 +53,15 @@ class Member:
         if cls is None or (not own and message.sequence >= upto):
             return
         try:
-            envelope = decode(message.payload, cls)
+            envelope = decode(message.payload, cls, reader)
             if own:
                 cause = envelope.cause_sequence or message.sequence
                 self.resident.acted(Recorded(envelope, message.sequence, self.writer.name), cause)
             else:
                 writer = tokens[5] if family == "act" else None
                 self.resident.observe(Recorded(envelope, message.sequence, writer))
+        except (UnknownKeyError, UnknownVersionError):
+            raise
         except Exception as error:  # noqa: BLE001 - folds are user code
             log.debug("left out of the state", sequence=message.sequence, error=type(error).__name__)
 

@@ -19,6 +19,7 @@ from sojourn.bus.envelope import decode
 from sojourn.bus.errors import DecodeError, UnknownTypeError
 from sojourn.bus.ports import Consumption, Delivery
 from sojourn.bus.processor import Recorded
+from sojourn.bus.reading import Reader
 from sojourn.bus.subjects import NO_KEY, Address, unescape_key
 
 if TYPE_CHECKING:
@@ -140,8 +141,8 @@ class Partition:
             self._keys[token] = KeyQueue(self, Address(key, token, self.number, self.stream))
         return self._keys[token]
 
-    def recorded(self, delivery: Delivery) -> Recorded:
-        """Decodes a delivery. Raises `DecodeError` and `SchemaError`."""
+    def recorded(self, delivery: Delivery, reader: Reader) -> Recorded:
+        """Decodes a delivery. Raises `DecodeError` and `SchemaError`, and what ``reader`` lacks."""
         tokens = delivery.subject.split(".")
         writer: str | None = None
         due = False
@@ -157,7 +158,7 @@ class Partition:
         cls = self.group.types.get(type)
         if cls is None:
             raise UnknownTypeError(f"no processor of group {self.group.name} knows the event type {type!r}", type=type)
-        envelope = decode(delivery.payload, cls)
+        envelope = decode(delivery.payload, cls, reader)
         if envelope.type != type:
             raise DecodeError(f"the document says it is a {envelope.type}, its subject says {type}")
         key = unescape_key(tokens[3])
@@ -184,6 +185,14 @@ class Partition:
             if len(keys) > self.group.resident_limit:
                 self._evict()
         self.group.progressed()
+
+    def forget(self, token: str) -> None:
+        """Drops what is in memory of a customer that was erased; one that is being handled, as soon as it is not."""
+        queue = self._keys.get(token)
+        if queue is not None and queue.busy:
+            queue.forget()
+        elif queue is not None:
+            del self._keys[token]
 
     def discarded(self, queue: KeyQueue) -> bool:
         """Whether a key's memory was dropped since: what it is still doing has no effect any more."""

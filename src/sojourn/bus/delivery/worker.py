@@ -17,7 +17,7 @@ from sojourn.bus.delivery.lease import TTL, Lease
 from sojourn.bus.delivery.runners import Runners
 from sojourn.bus.delivery.watchdog import Watchdog
 from sojourn.bus.errors import SojournError
-from sojourn.bus.event import Event
+from sojourn.bus.event import Event, spec_of
 from sojourn.bus.ids import uuid7
 from sojourn.bus.ingress import Ingress
 from sojourn.bus.ports import ACK_WAIT, Append
@@ -103,7 +103,14 @@ class Worker:
     async def _enter(self) -> None:
         bus = self.bus
         for cls in self.catalog:
-            await bus.registry.register_type(cls)
+            await bus.schemas.admit(cls)
+        for cls in {
+            cls for processor in self.processors for cls in (*processor.handles.values(), *processor.folds.values())
+        }:
+            await bus.schemas.check_reading(cls)
+        if any(spec_of(cls).personal for cls in self.catalog):
+            await bus.keys.prepare()
+        await bus.keys.verify()
         for processor in self.processors:
             await bus.registry.register(processor)
         await self._announce()
@@ -116,6 +123,8 @@ class Worker:
                     transport=bus.transport,
                     namespace=bus.namespace,
                     committer=bus.committer,
+                    schemas=bus.schemas,
+                    keys=bus.keys,
                     clock=bus.clock,
                     runners=self.runners,
                     lease=Lease(leases, f"group.{name}", self.name),
@@ -123,6 +132,7 @@ class Worker:
                 )
             )
         bus.committer.observers.append(self._stored)
+        bus.keys.on_erased.append(self._forget)
         for group in self.groups:
             # Fixed before anything is handled: what is stored from now on is theirs.
             await self._settle(group)
@@ -140,6 +150,8 @@ class Worker:
         self._stopping.set()
         if self._stored in self.bus.committer.observers:
             self.bus.committer.observers.remove(self._stored)
+        if self._forget in self.bus.keys.on_erased:
+            self.bus.keys.on_erased.remove(self._forget)
         running = self._running
         try:
             await self.runners.close(CLOSE)
@@ -238,6 +250,10 @@ class Worker:
             if not ready.done() and (group.partitions or not held):
                 ready.set_result(None)
             await asyncio.sleep(TTL / 3 if group.partitions else TTL / 10)
+
+    def _forget(self, customer: str) -> None:
+        for group in self.groups:
+            group.forget(customer)
 
     async def _settle(self, group: Group) -> GroupRecord:
         registry = self.bus.registry

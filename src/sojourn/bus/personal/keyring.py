@@ -64,6 +64,16 @@ class KeyRing:
         self._own: set[int] = set()
         self._closed = False
 
+    @property
+    def has_master(self) -> bool:
+        """Whether there is a master key, without which no customer's key can be made or read."""
+        return self._records.has_master
+
+    async def prepare(self) -> None:
+        """Opens the bucket before it is needed. Raises `ConfigurationError` where there is no master key."""
+        _ = self._records.master
+        await self._opened()
+
     def cached(self, customer: str) -> CustomerKey | None:
         """The customer's key, where it is at hand."""
         key = self._cache.get(customer)

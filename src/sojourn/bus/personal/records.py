@@ -52,6 +52,11 @@ class Records:
         self._master = master
 
     @property
+    def has_master(self) -> bool:
+        """Whether there are master keys."""
+        return self._master is not None
+
+    @property
     def master(self) -> MasterKeys:
         """The master keys. Raises `ConfigurationError` where there are none."""
         if self._master is None:

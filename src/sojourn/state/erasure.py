@@ -1,0 +1,44 @@
+"""Erasure: what was personal about a customer becomes unreadable, in a log that is never rewritten.
+
+Every personal value is sealed under its customer's data key, wherever it is stored. Destroying that key erases them
+all: in the log, in lanes and timers, in dead letters, in backups of the server's store that were made before.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sojourn.bus.client import Bus
+from sojourn.bus.event import Event, Key
+from sojourn.bus.publisher import Published
+
+
+class CustomerErased(Event, owner="sojourn"):
+    """A customer's personal data were erased: whoever keeps copies elsewhere deletes them now."""
+
+    customer_id: Key
+
+
+class Erasure(NamedTuple):
+    """What an erasure did. ``had_key``: there were sealed values to lose; ``published``: where `CustomerErased` was
+    stored."""
+
+    customer: str
+    had_key: bool
+    published: Published
+
+
+async def erase(bus: Bus, customer: str) -> Erasure:
+    """Erases what is personal about a customer, for good.
+
+    Destroys the customer's data key on the server (its bytes are overwritten), has every process that holds it drop it,
+    and with it what was folded from it, within a second, and publishes `CustomerErased`. From then on personal fields
+    of what was stored read None, ``envelope.erased`` names them, and the rest of the story stays. What is published
+    about the customer later gets a new key. Erasing again, after an interruption for instance, does no harm.
+
+    Raises `ValueError` for a text that cannot be a key, and what the server meets.
+    """
+    bus.namespace.locate(customer)
+    had_key = await bus.keys.erase(customer)
+    published = await bus.publish(CustomerErased(customer_id=customer))
+    return Erasure(customer, had_key, published)
