@@ -17,17 +17,22 @@ if TYPE_CHECKING:
     from sojourn.bus.envelope import Envelope
     from sojourn.bus.errors import PermanentError, TransientError
     from sojourn.bus.event import Event, Key
+    from sojourn.bus.personal.field import Personal
     from sojourn.bus.processor import Retry
+    from sojourn.bus.upcasting import upcast
+    from sojourn.state.erasure import CustomerErased
     from sojourn.state.journey import Journey, evolve
 
 __all__ = [
     "Agent",
     "Context",
+    "CustomerErased",
     "Envelope",
     "Event",
     "Journey",
     "Key",
     "PermanentError",
+    "Personal",
     "Retry",
     "TransientError",
     "agent",
@@ -37,17 +42,20 @@ __all__ = [
     "hours",
     "minutes",
     "on",
+    "upcast",
 ]
 
 # The same list as above, for the run time; tests/test_facade.py holds the three equal.
 _HOMES = {
     "Agent": "sojourn.agents.agent",
     "Context": "sojourn.agents.context",
+    "CustomerErased": "sojourn.state.erasure",
     "Envelope": "sojourn.bus.envelope",
     "Event": "sojourn.bus.event",
     "Journey": "sojourn.state.journey",
     "Key": "sojourn.bus.event",
     "PermanentError": "sojourn.bus.errors",
+    "Personal": "sojourn.bus.personal.field",
     "Retry": "sojourn.bus.processor",
     "TransientError": "sojourn.bus.errors",
     "agent": "sojourn.agents.agent",
@@ -57,6 +65,7 @@ _HOMES = {
     "hours": "sojourn.bus.durations",
     "minutes": "sojourn.bus.durations",
     "on": "sojourn.agents.agent",
+    "upcast": "sojourn.bus.upcasting",
 }
 
 
