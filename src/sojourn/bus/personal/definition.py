@@ -11,14 +11,19 @@ from pydantic.fields import FieldInfo
 from sojourn.bus.errors import DefinitionError
 from sojourn.bus.personal.field import open_value
 
+_IN_JSON = frozenset({"str", "int", "float", "bool", "literal", "enum", "uuid", "url", "any", "none"})
+"""Types that strict validation takes as JSON has them, in pydantic_core's words."""
+
 
 class _Found(NamedTuple):
     """A personal value in a model. ``path``: the names of the fields that lead to it; ``field``: the innermost one that
-    is a model's; ``erasable``: it can be None where it stands."""
+    is a model's; ``erasable``: it can be None where it stands; ``strict``: it is validated strictly, and of a type that
+    JSON has not."""
 
     path: str
     field: FieldInfo | None
     erasable: bool
+    strict: bool
 
 
 def personal_fields(cls: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -37,7 +42,7 @@ def has_personal(cls: type[BaseModel]) -> bool:
 
 def check_personal(cls: type[BaseModel], *, key: str | None = None) -> None:
     """Raises `DefinitionError` where a personal value cannot read None, or is the ``key`` field."""
-    for path, _, erasable in _personal(cls):
+    for path, _, erasable, strict in _personal(cls):
         if path == key:
             raise DefinitionError(
                 f"class {cls.__name__}: the field {path} is the Key, which is part of subjects and never sealed: it "
@@ -51,6 +56,11 @@ def check_personal(cls: type[BaseModel], *, key: str | None = None) -> None:
                 "go inside (Personal[Annotated[str, Field(max_length=9)]] | None), and lists are personal as a whole "
                 "(Personal[list[T]] | None) or in each item (list[Personal[T] | None])"
             )
+        if strict:
+            raise DefinitionError(
+                f"class {cls.__name__}: the field {path} is Personal and strict, but JSON has no such type, so a value "
+                "that was sealed could not be read again: leave it lax, Personal[Annotated[T, Field(strict=False)]]"
+            )
 
 
 def _personal(cls: type[BaseModel]) -> Iterator[_Found]:
@@ -62,7 +72,7 @@ def _personal(cls: type[BaseModel]) -> Iterator[_Found]:
         )
     told: set[str] = set()
     for found in _Walk().walk(cls.__pydantic_core_schema__, "", None, nullable=False):
-        if found.path not in told or not found.erasable:
+        if found.path not in told or not found.erasable or found.strict:
             told.add(found.path)
             yield found
 
@@ -73,6 +83,8 @@ class _Walk:
     def __init__(self) -> None:
         self._definitions: dict[str, Any] = {}
         self._open: set[str] = set()
+        self._strict = False
+        self._known: Mapping[str, FieldInfo] = {}
 
     def walk(self, node: Mapping[str, Any], path: str, field: FieldInfo | None, *, nullable: bool) -> Iterator[_Found]:
         match node.get("type"):
@@ -85,13 +97,21 @@ class _Walk:
                 yield from self.walk(node["schema"], path, field, nullable=nullable or kind == "nullable")
             case "function-wrap" if node["function"]["function"] is open_value:
                 inner = node["schema"]
-                yield _Found(path, field, nullable or inner["type"] in {"nullable", "none", "any"})
+                named = self._definitions[inner["schema_ref"]] if inner["type"] == "definition-ref" else inner
+                strict = named.get("strict", self._strict) and named["type"] not in _IN_JSON
+                yield _Found(path, field, nullable or named["type"] in {"nullable", "none", "any"}, strict)
                 yield from self.walk(inner, path, field, nullable=False)
             case "model" | "dataclass":
-                fields = getattr(node["cls"], "__pydantic_fields__", {})
-                yield from self._fields(node["schema"], path, field, fields)
-            case "typed-dict" | "model-fields" | "dataclass-args":
-                yield from self._fields(node, path, field, {})
+                outer = self._strict, self._known
+                self._strict = node.get("config", {}).get("strict", self._strict)
+                self._known = getattr(node["cls"], "__pydantic_fields__", {})
+                # Not its fields at once: validators of the whole model may stand before them.
+                yield from self.walk(node["schema"], path, field, nullable=nullable)
+                self._strict, self._known = outer
+            case "model-fields" | "dataclass-args":
+                yield from self._fields(node["fields"], path, field, self._known)
+            case "typed-dict":
+                yield from self._fields(node["fields"], path, field, {})
             case _:
                 yield from self._parts(node, path, field)
 
@@ -103,15 +123,12 @@ class _Walk:
             self._open.remove(ref)
 
     def _fields(
-        self, node: Mapping[str, Any], path: str, field: FieldInfo | None, known: Mapping[str, FieldInfo]
+        self,
+        fields: dict[str, Any] | list[dict[str, Any]],
+        path: str,
+        field: FieldInfo | None,
+        known: Mapping[str, FieldInfo],
     ) -> Iterator[_Found]:
-        # Behind validators of the whole model.
-        while node["type"] not in {"typed-dict", "model-fields", "dataclass-args"}:
-            if "schema" not in node:
-                yield from self.walk(node, path, field, nullable=False)
-                return
-            node = node["schema"]
-        fields = node["fields"]
         for name, one in fields.items() if isinstance(fields, dict) else [(one["name"], one) for one in fields]:
             inner = f"{path}.{name}" if path else name
             yield from self.walk(one["schema"], inner, known.get(name, field), nullable=False)

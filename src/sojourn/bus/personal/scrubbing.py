@@ -17,8 +17,9 @@ MAX_WORK = 100_000_000
 _PIECE = 24
 _ESCAPE = re.compile(
     r"(?P<code>(?:\\+(?:u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}))+)|(?P<byte>(?:\\+x[0-9a-fA-F]{2})+)"
-    r"|(?P<url>(?:%(?:25)*[0-9a-fA-F]{2})+)|(?P<blank>\\+[nrtfv]|[+\s])|\\+"
+    r"|(?P<url>(?:%(?:25)*[0-9a-fA-F]{2})+)|(?P<blank>\\+[nrtfvab]|[+\s\a\b])|\\+"
 )
+_BLANK = re.compile(r"[+\s\a\b]")
 _WORD = re.compile(r"(?<!\w)\w{1,2}(?!\w)")
 _NUMBER = re.compile(r"(?<![\d.])\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 _DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:t(\d\d:\d\d(?::\d\d)?)|$)")
@@ -136,7 +137,7 @@ def _plain(text: str) -> tuple[str, list[_Piece]]:
             parts.append(_lower(text[done:start]))
             pieces.append(_Piece(at, done, start, escaped=False))
             at += start - done
-        resolved = _lower(_resolve(found))
+        resolved = _lower(_BLANK.sub(" ", _resolve(found)).replace("\\", ""))
         parts.append(resolved)
         pieces.append(_Piece(at, start, end, escaped=True))
         at += len(resolved)
