@@ -61,7 +61,7 @@ class KeyRing:
         self._queue: deque[str] = deque()
         self._maker: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._own: set[int] = set()
+        self._told: OrderedDict[str, int] = OrderedDict()
         self._closed = False
 
     @property
@@ -142,8 +142,7 @@ class KeyRing:
             revision = await bucket.put(ERASED + token, f'{{"at":"{datetime.now(UTC).isoformat()}"}}'.encode())
         finally:
             self._forget(customer)
-        self._own.add(revision)
-        self._tell(customer)
+        self._tell(customer, revision)
         return erased
 
     async def verify(self) -> None:
@@ -222,7 +221,14 @@ class KeyRing:
         for flight in self._flights.get(customer, ()):
             flight.stale = True
 
-    def _tell(self, customer: str) -> None:
+    def _tell(self, customer: str, revision: int) -> None:
+        # One's own erasure is seen by the watch, too, and the watch begins anew after an outage.
+        if self._told.get(customer) == revision:
+            return
+        self._told[customer] = revision
+        if len(self._told) > self._size:
+            self._told.popitem(last=False)
+        self._forget(customer)
         for callback in self.on_erased:
             try:
                 callback(customer)
@@ -252,12 +258,8 @@ class KeyRing:
             customer = unescape_key(entry.key.removeprefix(ERASED))
         except DecodeError:
             return
-        if entry.revision in self._own:
-            self._own.discard(entry.revision)
-            return
         if entry.value is not None:
-            self._forget(customer)
-            self._tell(customer)
+            self._tell(customer, entry.revision)
 
     async def _make(self) -> None:
         """Fulfils what is wanted, in rounds: whoever asks during one is in the next."""
