@@ -18,6 +18,9 @@ COMMANDS = {
     "watch": "Shows what agents do, while they do it.",
     "agents": "Registers agents and tells of those registered.",
     "dead": "Shows the events that could not be handled.",
+    "schemas": "Registers, compares and checks the schemas of events.",
+    "journeys": "Erases what is personal about a customer.",
+    "keys": "Makes, shows and changes the master keys of personal data.",
     "simulate": "Drives agents with synthetic customers in virtual time.",
     "replay": "Drives agents with a real history in virtual time.",
 }

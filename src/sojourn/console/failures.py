@@ -12,6 +12,7 @@ from sojourn.bus.errors import (
     NotFoundError,
     PermissionDenied,
     PublishError,
+    SchemaError,
     SojournError,
     TransientError,
     UnknownTypeError,
@@ -112,7 +113,12 @@ def say(text: str) -> None:
 
 def note(line: str) -> None:
     """One line of news on standard error."""
-    say(f"sojourn: {plain(line)}\n")
+    say(f"sojourn: {plain(' '.join(line.split()))}\n")
+
+
+def several(count: int, noun: str) -> str:
+    """A number of things in words: ``1 finding``, ``1,200 findings``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _lines(error: BaseException, *, debug: bool) -> Iterator[str]:
@@ -126,6 +132,9 @@ def _lines(error: BaseException, *, debug: bool) -> Iterator[str]:
 def _line(error: BaseException, *, debug: bool) -> tuple[str, ...]:
     if isinstance(error, Problems):
         return tuple(plain(line) for line in error.lines)
+    if isinstance(error.reason if isinstance(error, PublishError) else error, SchemaError):
+        # The difference between two schemas is a table.
+        return tuple(plain(line.rstrip()) for line in str(error).splitlines() if line.strip())
     text = plain(" ".join(str(error).split()))
     if isinstance(error, SojournError):
         return (text,)

@@ -44,10 +44,11 @@ def load_example() -> Loaded:
         ) from error
 
 
-def load_event_type(path: str, name: str) -> type[Event]:
-    """An event class by its name: of the module, or one that its agents handle or publish.
+def load_events(path: str) -> Catalog:
+    """The event types of a module: those in its namespace, imported ones too, and those that its agents handle, fold or
+    publish.
 
-    Raises `UnknownTypeError` with names that are close, or all there are.
+    Raises `NotFoundError` where there are none, and what `sojourn.agents.loading` raises.
     """
     from sojourn.agents.loading import catalog_of, load_agents, load_module
 
@@ -56,6 +57,17 @@ def load_event_type(path: str, name: str) -> type[Event]:
         catalog = catalog_of(load_agents(path), module)
     except NotFoundError:  # events only
         catalog = catalog_of([], module)
+    if not len(catalog):
+        raise NotFoundError(f"{path} has no event types: classes that derive from Event, or agents that handle some")
+    return catalog
+
+
+def load_event_type(path: str, name: str) -> type[Event]:
+    """An event class by its name: of the module, or one that its agents handle or publish.
+
+    Raises `UnknownTypeError` with names that are close, or all there are, and what `load_events` raises.
+    """
+    catalog = load_events(path)
     found = catalog.get(name)
     if found is not None:
         return found
@@ -63,8 +75,6 @@ def load_event_type(path: str, name: str) -> type[Event]:
     near = [n for n in names if n.lower() == name.lower()] or get_close_matches(name, names, 3, 0.5)
     if near:
         hint = f"did you mean {' or '.join(near)}?"
-    elif names:
-        hint = f"it has {', '.join(names[:12])}{' …' if len(names) > 12 else ''}"
     else:
-        hint = "it has none"
+        hint = f"it has {', '.join(names[:12])}{' …' if len(names) > 12 else ''}"
     raise UnknownTypeError(f"{path} has no event type {name!r}: {hint}", type=name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,13 +32,26 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class MasterKeyGiven:
+    """Master keys as the user gave them: a file, or the ``text`` that such a file holds, or neither."""
+
+    file: Path | None = None
+    text: str | None = field(default=None, repr=False)
+
+
+NO_MASTER_KEY = MasterKeyGiven()
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """Where the bus is. Without a ``server`` it is the one of the ``store``."""
+    """Where the bus is. Without a ``server`` it is the one of the ``store``. ``frozen``: schemas are only checked."""
 
     server: Server | None
     creds: str | None
     namespace: str
     store: Path
+    master_key: MasterKeyGiven = NO_MASTER_KEY
+    frozen: bool = False
 
     @property
     def where(self) -> str:
@@ -47,7 +61,11 @@ class Settings:
 
 def connection(command: F) -> F:
     """Adds the options that say where the bus is; the command gets them as ``settings``."""
-    return _connection(command, "sojourn", "SOJOURN_NAMESPACE")
+    master_key = click.option(
+        "--master-key", metavar="FILE", envvar="SOJOURN_MASTER_KEY_FILE", show_envvar=True, callback=_master_key,
+        type=click.Path(path_type=Path), help="Master keys, for personal data. Default: those of --store.",
+    )  # fmt: skip
+    return _connection(command, "sojourn", "SOJOURN_NAMESPACE", master_key)
 
 
 def playground(command: F) -> F:
@@ -56,10 +74,18 @@ def playground(command: F) -> F:
     return _connection(command, "sim", "SOJOURN_SIM_NAMESPACE")
 
 
-def _connection(command: F, namespace: str, variable: str) -> F:
+def _connection(command: F, namespace: str, variable: str, *more: Callable[[Any], Any]) -> F:
     @functools.wraps(command)
-    def wrapped(*, server: Server | None, creds: str | None, namespace: str, store: Path, **rest: object) -> object:
-        return command(settings=Settings(server, creds, namespace, store), **rest)
+    def wrapped(
+        *,
+        server: Server | None,
+        creds: str | None,
+        namespace: str,
+        store: Path,
+        master_key: MasterKeyGiven = NO_MASTER_KEY,
+        **rest: object,
+    ) -> object:
+        return command(settings=Settings(server, creds, namespace, store, master_key), **rest)
 
     options = (
         click.option(
@@ -78,11 +104,20 @@ def _connection(command: F, namespace: str, variable: str) -> F:
             "--store", metavar="DIR", envvar="SOJOURN_STORE", show_envvar=True, default=".sojourn", show_default=True,
             type=click.Path(file_okay=False, path_type=Path), help="Folder of the embedded server.",
         ),
+        *more,
         debugging,
     )  # fmt: skip
     for option in reversed(options):
         wrapped = option(wrapped)
     return wrapped  # type: ignore[return-value]  # the same command, with fewer arguments for its caller
+
+
+def frozen(command: F) -> F:
+    """Adds ``--frozen``, for commands that would register schemas by themselves; the command gets it as ``frozen``."""
+    return click.option(
+        "--frozen/--no-frozen", envvar="SOJOURN_FROZEN", show_envvar=True, default=False,
+        help="Only check schemas; do not register any.",
+    )(command)  # fmt: skip
 
 
 def debugging(command: F) -> F:
@@ -110,6 +145,17 @@ def _debug(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None
     session = ctx.find_object(Session)
     if session is not None and wanted:
         session.debug = True
+
+
+def _master_key(ctx: click.Context, parameter: click.Parameter, file: Path | None) -> MasterKeyGiven:
+    text = os.environ.get("SOJOURN_MASTER_KEY") or None
+    session = ctx.find_object(Session)
+    if session is not None and text is not None:
+        # Ids of keys may be told, the keys may not.
+        session.secrets += [text, *(word for word in text.replace(",", " ").split() if len(word) >= 16)]
+    if file is not None and text is not None:
+        raise click.BadParameter("SOJOURN_MASTER_KEY is set too: keep one of the two", ctx, parameter)
+    return MasterKeyGiven(file, text)
 
 
 def _namespace(ctx: click.Context, parameter: click.Parameter, name: str) -> str:

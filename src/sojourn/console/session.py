@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from asyncio import TimerHandle
 
     from sojourn.bus.client import Bus
+    from sojourn.bus.personal.master import MasterKeys
 
 T = TypeVar("T")
 
@@ -47,9 +48,23 @@ async def open_session(settings: Settings, *, say: Callable[[str], None] = note)
         user=server.user if server is not None else None,
         password=server.password if server is not None else None,
         creds=settings.creds,
+        master_keys=master_keys(settings),
+        frozen=settings.frozen,
         say=in_words(say),
     ) as bus:
         yield bus
+
+
+def master_keys(settings: Settings) -> MasterKeys | None:
+    """The master keys that were given, None where none were. Raises `ConfigurationError`."""
+    given = settings.master_key
+    if given.file is None and given.text is None:
+        return None
+    from sojourn.bus.personal.master import KEY_VARIABLE, MasterKeys
+
+    if given.file is not None:
+        return MasterKeys.from_file(given.file)
+    return MasterKeys.from_environment({KEY_VARIABLE: given.text or ""})
 
 
 def in_words(say: Callable[[str], None]) -> Callable[[str], None]:

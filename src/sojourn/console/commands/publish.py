@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +18,7 @@ import click
 from sojourn.bus.errors import PublishError, SojournError
 from sojourn.console.failures import Problems, note
 from sojourn.console.moments import Moment
-from sojourn.console.options import Form, Settings, connection, example, form
+from sojourn.console.options import Form, Settings, connection, example, form, frozen
 from sojourn.console.session import with_bus
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ _STDIN = 0
 @click.option("--time", type=Moment(), help="When it happened: 2h (ago), 2026-11-01T09:30. Default: now.")
 @click.option("--count", type=click.IntRange(min=1), default=1, help="Publish it so many times, each with its own id.")
 @form
+@frozen
 @connection
 def publish(
     settings: Settings,
@@ -53,6 +55,7 @@ def publish(
     event_id: str | None,
     time: datetime | None,
     count: int,
+    frozen: bool,
     output: Form,
 ) -> None:
     """Publishes an event of TYPE whose fields are JSON.
@@ -66,6 +69,7 @@ def publish(
         raise click.UsageError("--id is that of one event: it goes neither with --count nor with JSON lines")
     if count > 1 and data == "-":
         raise click.UsageError("--count goes with one event; repeat the lines instead")
+    settings = replace(settings, frozen=frozen)
     cls = load_event_type(module, type_name)
     if data == "-":
         done = with_bus(settings, lambda bus: _publish_lines(bus, cls, time))

@@ -8,12 +8,13 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from sojourn.console.failures import Interrupted, say
-from sojourn.console.options import Settings, connection, example
+from sojourn.console.options import Settings, connection, example, frozen
 
 if TYPE_CHECKING:
     from sojourn.bus.processor import Processor
@@ -38,12 +39,14 @@ DRAIN = 10.0
     "--level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True,
     help="The least that is logged.",
 )  # fmt: skip
+@frozen
 @connection
 def run(
     settings: Settings,
     module: str,
     style: Literal["auto", "text", "json"],
     level: Literal["debug", "info", "warning", "error"],
+    frozen: bool,
 ) -> None:
     """Registers and runs the agents of MODULE until SIGTERM or Ctrl-C.
 
@@ -56,7 +59,7 @@ def run(
 
     text = logs.configure(style=style, level=level)
     loaded = load(module)
-    stopped_by = run_async(_run(settings, loaded, text=text))
+    stopped_by = run_async(_run(replace(settings, frozen=frozen), loaded, text=text))
     if stopped_by == signal.SIGINT:
         raise Interrupted(signal.SIGINT)
 

@@ -1,0 +1,133 @@
+"""What an erasure destroys, does, and leaves."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from sojourn.bus.client import Bus
+from sojourn.bus.errors import NotFoundError
+from sojourn.bus.intake import NOBODY
+from sojourn.bus.personal.key import SEALED
+from sojourn.bus.personal.records import ERASED, KEY
+from sojourn.bus.publisher import Published
+from sojourn.bus.subjects import NO_KEY, escape_key
+from sojourn.console.failures import several
+from sojourn.console.options import Form
+from sojourn.console.output import write, write_facts, write_json, write_json_lines
+from sojourn.state.erasure import erase
+
+_SEALED = SEALED.encode()
+
+
+class Found(NamedTuple):
+    """What is stored of a customer (None: of documents that named none). ``sealed`` of the ``messages`` hold personal
+    values; ``has_key``: they can still be read; ``erased``: it was erased before."""
+
+    customer: str | None
+    has_key: bool
+    erased: bool
+    messages: int
+    sealed: int
+
+
+class Erased(NamedTuple):
+    """What was done. ``event``: where `CustomerErased` was stored, None where nobody is to be told."""
+
+    had_key: bool
+    event: Published | None
+
+
+async def survey(bus: Bus, customer: str | None) -> Found:
+    """What an erasure would meet. Raises `NotFoundError` for a customer of whom nothing is known."""
+    has_key, erased = await _keys_of(bus, customer)
+    namespace = bus.namespace
+    at = namespace.locate(customer) if customer is not None else namespace.locate_token("", NO_KEY)
+    messages = sealed = 0
+    state = await bus.transport.stream_state(at.stream)
+    if state is not None and state.last > 0:
+        pattern = f"{namespace.name}.*.{at.partition}.{at.token}.>"
+        for message in await bus.transport.read(at.stream, pattern):
+            messages += 1
+            sealed += _SEALED in message.payload
+    if customer is not None and not (has_key or erased or messages):
+        raise NotFoundError(
+            f"nothing is known of a customer {customer!r} in namespace {namespace.name}: neither a key nor anything in "
+            "the log; is it spelled as the events spell it?"
+        )
+    return Found(customer, has_key, erased, messages, sealed)
+
+
+async def destroy(bus: Bus, customer: str | None) -> Erased:
+    """Erases a customer, or what is kept of documents that named none."""
+    if customer is None:
+        return Erased(await bus.keys.erase(NOBODY), None)
+    done = await erase(bus, customer)
+    return Erased(done.had_key, done.published)
+
+
+def tell_found(found: Found, output: Form, *, dry_run: bool) -> None:
+    """Says what would be erased."""
+    facts = {**found._asdict(), "dry_run": True, "had_key": found.has_key, "event": None}
+    del facts["has_key"]
+    if output == "json":
+        write_json("erasure/1", facts)
+    elif output == "jsonl":
+        write_json_lines("erasure/1", [facts])
+    else:
+        would = _destroyed(found, "seals") if found.has_key else _nothing(found, found.has_key)
+        write_facts([("customer", _named(found)), ("to erase", would), ("stays", _left(found))])
+        if dry_run:
+            write("\nNothing was erased: --yes does it.\n")
+
+
+def tell_erased(found: Found, erased: Erased, output: Form) -> None:
+    """Says what was erased, what is left of it, and how long it takes until nobody has it."""
+    event = erased.event._asdict() if erased.event is not None else None
+    facts: dict[str, Any] = {**found._asdict(), "dry_run": False, "had_key": erased.had_key, "event": event}
+    del facts["has_key"]
+    if output == "json":
+        write_json("erasure/1", facts)
+        return
+    if output == "jsonl":
+        write_json_lines("erasure/1", [facts])
+        return
+    told = [
+        ("customer", _named(found)),
+        ("erased", _destroyed(found, "sealed") if erased.had_key else _nothing(found, erased.had_key)),
+        ("stays", _left(found)),
+    ]
+    if erased.event is not None:
+        told.append(("told by", f"CustomerErased → {erased.event.stream} sequence {erased.event.sequence}"))
+    told.append(("processes", "drop the key, and what they made of it, within a second"))
+    write_facts(told)
+
+
+def _named(found: Found) -> str:
+    return found.customer if found.customer is not None else "nobody: foreign documents that named no customer"
+
+
+def _destroyed(found: Found, seals: str) -> str:
+    return f"the key that {seals} personal values, in {found.sealed:,} of {several(found.messages, 'stored message')}"
+
+
+def _nothing(found: Found, had_key: bool) -> str:
+    if found.erased:
+        return "nothing: it was erased before, and nothing personal was stored since"
+    return "nothing: no personal value was ever stored"
+
+
+def _left(found: Found) -> str:
+    return "what happened, when and how often, without personal values" if found.messages else "nothing"
+
+
+async def _keys_of(bus: Bus, customer: str | None) -> tuple[bool, bool]:
+    """Whether there is a key, and whether one was erased before. Needs no master key."""
+    name = bus.namespace.bucket("keys")
+    # Not made for a question.
+    if f"KV_{name}" not in await bus.transport.streams(f"KV_{name}"):
+        return False, False
+    bucket = await bus.transport.bucket(name, erasable=True)
+    token = escape_key(customer if customer is not None else NOBODY)
+    entries = [await bucket.get(prefix + token) for prefix in (KEY, ERASED)]
+    key, erased = (entry is not None and entry.value is not None for entry in entries)
+    return key, erased
