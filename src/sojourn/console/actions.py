@@ -16,6 +16,7 @@ from rich.cells import cell_len
 from sojourn.bus.errors import DecodeError
 from sojourn.bus.subjects import parse_log_subject, unescape_key
 from sojourn.console.cells import cut, fit, pad
+from sojourn.console.lens import AS_STORED, Lens
 from sojourn.console.terminal import Span, plain
 
 _DIM = "2"
@@ -40,8 +41,9 @@ class Action:
     trouble: str | None = None
 
 
-def action_of(subject: str, payload: bytes, timestamp: int) -> Action | None:
-    """The action in a stored message; None where its subject is not that of an action. ``timestamp`` in nanoseconds.
+def action_of(subject: str, payload: bytes, timestamp: int, lens: Lens = AS_STORED) -> Action | None:
+    """The action in a stored message, seen through ``lens``; None where its subject is not that of an action.
+    ``timestamp`` in nanoseconds.
 
     A message that holds no readable document is an action in trouble: shown, not skipped.
     """
@@ -56,13 +58,13 @@ def action_of(subject: str, payload: bytes, timestamp: int) -> Action | None:
     try:
         document = json.loads(payload)
         time = datetime.fromisoformat(document["time"])
-        data = document["data"]
         cause = document.get("causetype")
-        if time.tzinfo is None or not isinstance(data, dict) or not isinstance(cause, (str, type(None))):
+        if time.tzinfo is None or not isinstance(document["data"], dict) or not isinstance(cause, (str, type(None))):
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Action(stored, customer, parsed.writer, parsed.name, {}, trouble="not a CloudEvents document")
-    return Action(time, customer, parsed.writer, parsed.name, _without_key(data, customer), cause)
+    shown, trouble = lens.show(parsed.name, document, payload)
+    return Action(time, customer, parsed.writer, parsed.name, _without_key(shown["data"], customer), cause, trouble)
 
 
 @dataclass(frozen=True, slots=True)

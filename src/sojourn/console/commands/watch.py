@@ -18,8 +18,10 @@ from sojourn.console.parameters import AgentName, CustomerKey, TypeName
 from sojourn.console.session import with_bus
 
 if TYPE_CHECKING:
+    from sojourn.bus.catalog import Catalog
     from sojourn.bus.client import Bus
     from sojourn.bus.ports import Stored
+    from sojourn.console.lens import Lens
     from sojourn.console.stream import Selection, Show
 
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         "sojourn watch",
         "sojourn watch --agent win-back --since 2h",
         "sojourn watch --customer c-0042 --no-follow -o jsonl",
+        "sojourn watch --module shop.agents --since 1w",
     ),
 )
 @click.option("--agent", "agents", multiple=True, type=AgentName(), help="Only what this agent does.")
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 @click.option(
     "--since", type=Moment(past=True), help="Begin with what was stored since: 2h (ago), 2026-11-01, beginning."
 )
+@click.option("--module", metavar="MODULE", help="Show actions in the version that this module's event classes have.")
 @click.option("--follow/--no-follow", default=True, help="Go on with what comes (default), or end with what there is.")
 @form
 @connection
@@ -46,6 +50,7 @@ def watch(
     customers: tuple[str, ...],
     types: tuple[str, ...],
     since: datetime | None,
+    module: str | None,
     follow: bool,
     output: Form,
 ) -> None:
@@ -53,10 +58,12 @@ def watch(
 
     Options of one kind widen the choice (two agents: what either does), options of different kinds narrow it. History
     comes in the order in which it was stored; --no-follow without --since shows all of it. Times are those of this
-    machine's zone.
+    machine's zone. Personal values show as •••.
 
-    With -o jsonl a line holds the CloudEvents document with its place: stream and sequence.
+    With --module, older versions of actions are brought up to the one that the module's code has. With -o jsonl a line
+    holds the CloudEvents document with its place: stream and sequence.
     """
+    from sojourn.console.modules import load_events
     from sojourn.console.stream import Selection
 
     if output == "json" and follow:
@@ -64,31 +71,38 @@ def watch(
     if since is None and not follow:
         since = BEGINNING
     selection = Selection(frozenset(agents), frozenset(customers), frozenset(types))
-    with_bus(settings, lambda bus: _watch(bus, selection, since, output, follow=follow))
+    catalog = load_events(module) if module is not None else None
+    with_bus(settings, lambda bus: _watch(bus, selection, since, catalog, output, follow=follow))
 
 
-async def _watch(bus: Bus, selection: Selection, since: datetime | None, output: Form, *, follow: bool) -> None:
+async def _watch(
+    bus: Bus, selection: Selection, since: datetime | None, catalog: Catalog | None, output: Form, *, follow: bool
+) -> None:
     from sojourn.console.output import write_json, write_json_lines
     from sojourn.console.stream import show_stream
 
     found: list[dict[str, object]] = []
+    lens = await _lens(bus, catalog)
     show: Show
     if output == "json":
-        show = lambda stream, stored: found.append(facts(stream, stored))  # noqa: E731
+        show = lambda stream, stored: found.append(facts(stream, stored, lens))  # noqa: E731
     elif output == "jsonl":
-        show = lambda stream, stored: write_json_lines("action/1", [facts(stream, stored)])  # noqa: E731
+        show = lambda stream, stored: write_json_lines("action/1", [facts(stream, stored, lens)])  # noqa: E731
     else:
-        show = await _for_people(bus, selection)
+        show = await _for_people(bus, selection, lens)
     await show_stream(bus.transport, bus.namespace, selection, show, since=since, follow=follow)
     if output == "json":
         write_json("actions/1", {"namespace": bus.namespace.name, "actions": found})
 
 
-def facts(stream: str, stored: Stored) -> dict[str, object]:
-    """An action for programs: its CloudEvents document with its place as further attributes.
+def facts(stream: str, stored: Stored, lens: Lens) -> dict[str, object]:
+    """An action for programs: its CloudEvents document, seen through ``lens``, with its place as further attributes.
 
-    Where there is no such document, what is there stands in base64 under ``unreadable``.
+    Where there is no such document, what is there stands in base64 under ``unreadable``. One that its class cannot read
+    is there as it is stored, with the reason under ``notread``.
     """
+    from sojourn.bus.subjects import parse_log_subject
+
     place: dict[str, object] = {
         "stream": stream,
         "sequence": stored.sequence,
@@ -100,7 +114,24 @@ def facts(stream: str, stored: Stored) -> dict[str, object]:
             raise ValueError
     except (ValueError, RecursionError):
         return {**place, "natssubject": stored.subject, "unreadable": base64.b64encode(stored.payload).decode()}
-    return {**place, **{name: value for name, value in document.items() if name not in place}}
+    parsed = parse_log_subject(stored.subject)
+    shown, trouble = lens.show(parsed.name if parsed is not None else "", document, stored.payload)
+    if trouble is not None:
+        place["notread"] = trouble
+    return {**place, **{name: value for name, value in shown.items() if name not in place}}
+
+
+async def _lens(bus: Bus, catalog: Catalog | None) -> Lens:
+    from sojourn.bus.event import spec_of
+    from sojourn.bus.reading import Reader
+    from sojourn.console.lens import AS_STORED, Lens
+
+    if catalog is None:
+        return AS_STORED
+    for cls in catalog:
+        # Known from now on, with the versions that are still to come: whether they can be read is asked of each line.
+        await bus.schemas.record(spec_of(cls).type)
+    return Lens(catalog, Reader(bus.schemas))
 
 
 def _refuse(constant: str) -> object:
@@ -108,7 +139,7 @@ def _refuse(constant: str) -> object:
     raise ValueError(constant)
 
 
-async def _for_people(bus: Bus, selection: Selection) -> Show:
+async def _for_people(bus: Bus, selection: Selection, lens: Lens) -> Show:
     from sojourn.console.actions import action_of, grid
     from sojourn.console.output import write_spans
     from sojourn.console.terminal import columns, is_terminal
@@ -126,7 +157,7 @@ async def _for_people(bus: Bus, selection: Selection) -> Show:
         write_spans(grid(columns(), names, causes).header())
 
     def show(stream: str, stored: Stored) -> None:
-        action = action_of(stored.subject, stored.payload, stored.timestamp)
+        action = action_of(stored.subject, stored.payload, stored.timestamp, lens)
         if action is not None:
             # Asked for every line: a terminal is resized when it pleases.
             write_spans(grid(columns() if terminal else None, names, causes).line(action, datetime.now().astimezone()))
