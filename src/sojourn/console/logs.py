@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import structlog
@@ -19,6 +19,9 @@ Level = Literal["debug", "info", "warning", "error", "critical"]
 
 _QUIET = ("nats", "asyncio", "httpx", "httpcore")
 """Libraries whose routine is nobody's news."""
+
+_OURS = ("timestamp", "level")
+"""What a line says of itself, in a form that readers of logs depend on."""
 
 _LEVELS = {"debug": "2", "warning": "33", "error": "31", "critical": "1;31"}
 _ORDER = {"agent": 0, "customer": 1, "envelope": 3, "correlation": 4}
@@ -39,6 +42,7 @@ def configure(*, style: Style = "auto", level: Level = "info") -> bool:
         structlog.processors.StackInfoRenderer(),
         structlog.processors.ExceptionRenderer(format_exception),
         withhold,
+        scrub,
     ]
     final: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if text:
@@ -68,6 +72,18 @@ def withhold(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Replaces what holds a customer's data by its kind: events, envelopes and bytes say what they are, no more."""
     for name, value in event.items():
         event[name] = _harmless(value)
+    return event
+
+
+def scrub(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """While an event is handled, hides the personal values of its customer, wherever in the line they stand."""
+    from sojourn.bus.personal.key import handling
+
+    key = handling.get()
+    if key is not None:
+        for name, value in event.items():
+            if name not in _OURS and not name.startswith("_"):
+                event[name] = _scrubbed(value, key.scrub)
     return event
 
 
@@ -115,6 +131,23 @@ def _harmless(value: object) -> object:
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_harmless(inner) for inner in value]
     return value
+
+
+def _scrubbed(value: object, scrub: Callable[[str], str]) -> object:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Mapping):
+        return {scrub(str(name)): _scrubbed(inner, scrub) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_scrubbed(inner, scrub) for inner in value]
+    text = str(value)
+    # What is no text (a number, a moment, an object of the user's) stays what it is where nothing in it is personal.
+    return value if (clean := scrub(text)) == text and not _opaque(value) else clean
+
+
+def _opaque(value: object) -> bool:
+    """Whether a value is shown by its own ``repr`` or ``str``, which may say another thing than was looked at."""
+    return not isinstance(value, (str, int, float))
 
 
 def _render(logger: WrappedLogger, method: str, event: EventDict) -> str:
