@@ -36,13 +36,19 @@ def render(changes: Iterable[Change], *, indent: str = "") -> str:
 
     The event itself is written as ``(event)``. The empty text where nothing changed.
     """
-    rows = [(change.path or "(event)", change.what, broken(change), change.fix) for change in changes]
+    rows = [(change.path or "(event)", change.what, broken(change), _advice(change)) for change in changes]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     lines = []
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        lines.append((indent + "  ".join([*cells, f"fix: {row[3]}" if row[3] else ""])).rstrip())
+        lines.append((indent + "  ".join([*cells, row[3]])).rstrip())
     return "\n".join(lines)
+
+
+def _advice(change: Change) -> str:
+    if not change.fix:
+        return ""
+    return f"{'fix' if change.breaks else 'note'}: {change.fix}"
 
 
 def broken(change: Change) -> str:

@@ -7,6 +7,7 @@ work list instead of recursion, so that no depth of nesting exhausts the stack.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 from sojourn.bus.schemas.change import BACKWARD, BOTH, FORWARD, NEITHER, UPCAST, Change, Direction
@@ -56,6 +57,8 @@ class Comparison:
         self._news = Document(new)
         self._root = Step("", old, new)
         self._steps: dict[Key, Step] = {}
+        self._ahead: deque[Step] = deque()
+        self._facets: dict[Key, list[Part]] = {}
         self._fallen: set[tuple[Key, Direction]] = set()
 
     def changes(self) -> list[Change]:
@@ -73,19 +76,25 @@ class Comparison:
             directions &= part.directions
             if (part.key, directions) not in listed:
                 listed.add((part.key, directions))
-                ahead += [(path, directions, inner) for inner in reversed(list(self._parts(part)))]
+                ahead += [(path, directions, inner) for inner in reversed(self._parts(part))]
         return list(dict.fromkeys(found))
 
     def _settle(self) -> None:
-        self._steps = {self._root.key: self._root}
+        self._meet(self._root)
         fallen = -1
-        while fallen != len(self._fallen):
+        while fallen != len(self._fallen) or self._ahead:
+            while self._ahead:
+                self._look_at(self._ahead.popleft())
             fallen = len(self._fallen)
-            settled = 0
-            while settled < len(self._steps):
-                for step in list(self._steps.values())[settled:]:
-                    settled += 1
-                    self._look_at(step)
+            # The innermost first, so that what falls there is known where it counts.
+            for step in reversed(list(self._steps.values())):
+                self._look_at(step)
+
+    def _meet(self, step: Step) -> Step:
+        if step.key not in self._steps:
+            self._steps[step.key] = step
+            self._ahead.append(step)
+        return step
 
     def _look_at(self, step: Step) -> None:
         for part in self._parts(step):
@@ -93,13 +102,15 @@ class Comparison:
             self._fallen |= {(step.key, direction) for direction in broken}
 
     def _broken(self, step: Step) -> frozenset[Direction]:
-        self._steps.setdefault(step.key, step)
+        self._meet(step)
         return frozenset(direction for direction in step.directions if (step.key, direction) in self._fallen)
 
-    def _parts(self, step: Step) -> Iterator[Part]:
-        if step.flat:
-            return alternative_facets(step.old, step.new, self._olds, self._news)
-        return self._node(step.old, step.new)
+    def _parts(self, step: Step) -> list[Part]:
+        if not step.flat:  # those of a union depend on what has fallen
+            return list(self._node(step.old, step.new))
+        if step.key not in self._facets:
+            self._facets[step.key] = list(alternative_facets(step.old, step.new, self._olds, self._news))
+        return self._facets[step.key]
 
     def _node(self, old: Node, new: Node) -> Iterator[Part]:
         olds, news = self._olds.alternatives(old), self._news.alternatives(new)
@@ -130,8 +141,7 @@ class Comparison:
 
     def _holds(self, writer: Flat, reader: Flat, direction: Direction) -> bool:
         pair = (writer, reader) if direction == "backward" else (reader, writer)
-        step = Step("", *pair, flat=True)
-        self._steps.setdefault(step.key, step)
+        step = self._meet(Step("", *pair, flat=True))
         return (step.key, direction) not in self._fallen
 
 

@@ -224,6 +224,8 @@ def is_of(value: object, type: str) -> bool:
 
 def same(one: object, other: object) -> bool:
     """Whether two JSON values are equal: True is not 1."""
+    if one is other:
+        return True
     return json.dumps(one, sort_keys=True, default=str) == json.dumps(other, sort_keys=True, default=str)
 
 

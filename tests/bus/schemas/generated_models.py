@@ -1,0 +1,408 @@
+"""Families of pydantic models that differ by a few changes, and JSON instances of each."""
+
+from __future__ import annotations
+
+import enum
+import math
+import string
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from random import Random
+from typing import Annotated, Any, ForwardRef, Literal, Union
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+WORDS = ["red", "green", "blue", "x", "", "12", "1.50", "true"]
+NAMES = ["a", "b", "c", "d", "e"]
+PATTERNS = {"^[a-z]+$": ["a", "zebra"], "^a": ["a", "abc", "a1"], r"\d": ["1", "a1"]}
+_MISSING: Any = object()
+# As values: which types they are made of is known at run time only.
+_LITERAL: Any = Literal
+_UNION: Any = Union
+_TUPLE: Any = tuple
+_LIST: Any = list
+_SET: Any = set
+_DICT: Any = dict
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One annotation. ``kind`` names it; what else counts depends on that."""
+
+    kind: str
+    low: int | None = None
+    high: int | None = None
+    tight: bool = False
+    pattern: str | None = None
+    values: tuple[Any, ...] = ()
+    parts: tuple[Shape, ...] = ()
+    model: Model | None = None
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One field of a model; without a default it is required."""
+
+    shape: Shape
+    default: Any = _MISSING
+
+
+@dataclass(frozen=True)
+class Model:
+    name: str
+    slots: dict[str, Slot] = field(hash=False)
+    extra: Literal["ignore", "forbid", "allow"] = "ignore"
+    tag: str | None = None
+
+
+SCALARS = [
+    "int",
+    "int",
+    "float",
+    "str",
+    "str",
+    "bool",
+    "decimal",
+    "literal",
+    "enum",
+    "date",
+    "datetime",
+    "uuid",
+    "bytes",
+]
+
+
+def scalar(rng: Random) -> Shape:
+    kind = rng.choice(SCALARS)
+    if kind in {"literal", "enum"}:
+        pool: list[Any] = list(WORDS) if rng.random() < 0.7 else [1, 2, 3]
+        return Shape(kind, values=tuple(rng.sample(pool, rng.randint(1, 3))))
+    shape = Shape(kind)
+    return limited(rng, shape) if rng.random() < 0.4 else shape
+
+
+def limited(rng: Random, shape: Shape) -> Shape:
+    """With other limits, whatever fits the kind."""
+    match shape.kind:
+        case "int" | "float" | "decimal":
+            low = rng.choice([None, 0, 1, 5])
+            high = rng.choice([None, 8, 9, 100])
+            return replace(shape, low=low, high=high, tight=rng.random() < 0.3)
+        case "str":
+            if rng.random() < 0.3:
+                return Shape("str", pattern=rng.choice(list(PATTERNS)))
+            return Shape("str", low=rng.choice([None, 0, 1, 2]), high=rng.choice([None, 2, 5]))
+        case "list" | "set" | "mapping":
+            return replace(shape, low=rng.choice([None, 0, 1, 2]), high=rng.choice([None, 2, 3]))
+        case _:
+            return shape
+
+
+def shape(rng: Random, depth: int, inside: str | None = None) -> Shape:
+    if depth == 0 or rng.random() < 0.35:
+        return scalar(rng)
+    match rng.choice(
+        ["optional", "optional", "union", "list", "set", "tuple", "mapping", "model", "tagged", "self", "any"]
+    ):
+        case "optional":
+            return Shape("union", parts=(shape(rng, depth - 1, inside), Shape("none")))
+        case "union":
+            return Shape("union", parts=tuple(shape(rng, depth - 1, inside) for _ in range(rng.randint(2, 3))))
+        case "list":
+            return limited(rng, Shape("list", parts=(shape(rng, depth - 1, inside),)))
+        case "set":
+            return limited(rng, Shape("set", parts=(Shape(rng.choice(["int", "str"])),)))
+        case "tuple":
+            return Shape("tuple", parts=tuple(shape(rng, depth - 1, inside) for _ in range(rng.randint(0, 3))))
+        case "mapping":
+            key = rng.choice(
+                [Shape("str"), Shape("str", high=3), Shape("literal", values=("x", "red")), Shape("str", pattern="^a")]
+            )
+            return limited(rng, Shape("mapping", parts=(key, shape(rng, depth - 1, inside))))
+        case "model":
+            return Shape("model", model=model(rng, depth - 1))
+        case "tagged":
+            return Shape("tagged", parts=tuple(member(rng, depth - 1, tag) for tag in ("cat", "dog")))
+        case "self" if inside is not None:
+            # Always behind something that ends: a list may be empty, an optional may be None.
+            inner = Shape("self", values=(inside,))
+            return Shape("list", parts=(inner,)) if rng.random() < 0.5 else Shape("union", parts=(inner, Shape("none")))
+        case _:
+            return Shape("any")
+
+
+def member(rng: Random, depth: int, tag: str) -> Shape:
+    made = model(rng, depth)
+    slots = {"kind": Slot(Shape("literal", values=(tag,)), tag if rng.random() < 0.3 else _MISSING), **made.slots}
+    return Shape("model", model=replace(made, slots=slots, tag="kind"))
+
+
+def model(rng: Random, depth: int, name: str | None = None) -> Model:
+    name = name or f"M{rng.getrandbits(40)}"
+    slots = {key: slot(rng, depth, name) for key in rng.sample(NAMES, rng.randint(1, 3))}
+    return Model(name, slots, rng.choice(["ignore", "ignore", "forbid", "allow"]))
+
+
+def slot(rng: Random, depth: int, inside: str) -> Slot:
+    made = shape(rng, depth, inside)
+    return Slot(made, default_of(made) if rng.random() < 0.4 else _MISSING)
+
+
+def default_of(shape: Shape) -> Any:
+    """Defaults are not validated, so None will do for whatever has no plainer one."""
+    return {"int": 5, "str": "ab", "bool": True}.get(shape.kind)
+
+
+def mutated(rng: Random, whole: Model, depth: int) -> Model:
+    slots = dict(whole.slots)
+    for _ in range(rng.choice([1, 1, 2])):
+        free = [name for name in NAMES if name not in slots]
+        own = [name for name in slots if name != whole.tag]
+        change = rng.choice(["add", "remove", "need", "alter", "alter", "alter", "extra"])
+        if change == "add" and free:
+            slots[rng.choice(free)] = slot(rng, depth, whole.name)
+        elif change == "remove" and own:
+            del slots[rng.choice(own)]
+        elif change == "need" and slots:
+            name = rng.choice(list(slots))
+            now = slots[name]
+            slots[name] = replace(now, default=default_of(now.shape) if now.default is _MISSING else _MISSING)
+        elif change == "alter" and own:
+            name = rng.choice(own)
+            slots[name] = replace(slots[name], shape=altered(rng, slots[name].shape, depth, whole.name))
+        elif change == "extra":
+            whole = replace(whole, extra=rng.choice(["ignore", "forbid", "allow"]))
+    return replace(whole, slots=slots)
+
+
+WIDER = {
+    "int": ["float", "decimal"],
+    "float": ["int", "decimal"],
+    "decimal": ["float", "str"],
+    "literal": ["str", "enum"],
+}
+WIDER |= {
+    "enum": ["literal", "str"],
+    "uuid": ["str"],
+    "date": ["str", "datetime"],
+    "str": ["decimal", "bytes"],
+    "set": ["list"],
+}
+WIDER |= {"list": ["set"], "bytes": ["str"]}
+
+
+def altered(rng: Random, now: Shape, depth: int, inside: str) -> Shape:
+    way = rng.random()
+    if any(part.kind == "self" for part in now.parts):
+        return now if way < 0.7 else shape(rng, depth, inside)  # what ends the recursion stays
+    if now.kind in {"union", "tuple", "tagged"} and now.parts and way < 0.8:
+        if way < 0.15 and len(now.parts) > 1:
+            return replace(now, parts=now.parts[:-1] if rng.random() < 0.5 else now.parts[::-1])
+        if way < 0.3:
+            extra = member(rng, depth - 1 if depth else 0, "fox") if now.kind == "tagged" else shape(rng, 0, inside)
+            if now.kind == "tagged" and len(now.parts) > 2:
+                return now
+            return replace(now, parts=(*now.parts, extra))
+        place = rng.randrange(len(now.parts))
+        part = altered(rng, now.parts[place], depth, inside)
+        if now.kind == "tagged" and part.kind != "model":
+            return now
+        return replace(now, parts=(*now.parts[:place], part, *now.parts[place + 1 :]))
+    if now.kind in {"list", "mapping"} and way < 0.5:
+        return replace(now, parts=(*now.parts[:-1], altered(rng, now.parts[-1], depth, inside)))
+    if now.kind == "model" and now.model is not None and way < 0.85:
+        return replace(now, model=mutated(rng, now.model, max(depth - 1, 0)))
+    if now.kind in {"literal", "enum"} and way < 0.5:
+        return replace(now, values=(*now.values, "new") if way < 0.3 else now.values[:1])
+    if now.kind in WIDER and way < 0.7:
+        other = rng.choice(WIDER[now.kind])
+        if other in {"literal", "enum"}:
+            return replace(now, kind=other)
+        if other in {"set", "list"}:
+            simple = now.parts[0] in {Shape("int"), Shape("str")}
+            return replace(now, kind=other) if other == "list" or simple else now
+        return (
+            Shape(other, low=now.low, high=now.high)
+            if {other, now.kind} <= {"int", "float", "decimal"}
+            else Shape(other)
+        )
+    if way < 0.8:
+        return limited(rng, now)
+    if way < 0.9 and now.kind != "self":
+        return Shape("union", parts=(now, Shape("none")))
+    return now if now.kind == "self" else shape(rng, depth, inside)
+
+
+def family(rng: Random, size: int) -> list[Model]:
+    """Models that came from one another: each is some change away from one before it."""
+    members = [model(rng, 2, "Whole")]
+    while len(members) < size:
+        members.append(mutated(rng, rng.choice(members), 1))
+    return members
+
+
+class Built:
+    """A model as a pydantic class."""
+
+    def __init__(self, whole: Model) -> None:
+        self.whole = whole
+        self._classes: dict[Model, type[BaseModel]] = {}
+        self._enums: dict[tuple[str, ...], Any] = {}
+        self.cls = self._class(whole)
+
+    def _class(self, made: Model) -> type[BaseModel]:
+        if made not in self._classes:
+            fields: dict[str, Any] = {
+                name: (self.annotation(slot.shape), ... if slot.default is _MISSING else slot.default)
+                for name, slot in made.slots.items()
+            }
+            config = ConfigDict(extra=made.extra, allow_inf_nan=False)
+            self._classes[made] = create_model(made.name, __config__=config, __module__=__name__, **fields)
+        return self._classes[made]
+
+    def annotation(self, shape: Shape) -> Any:
+        inner = [self.annotation(part) for part in shape.parts]
+        match shape.kind:
+            case "none":
+                return None
+            case "any":
+                return Any
+            case "literal":
+                return _LITERAL[shape.values]
+            case "enum":
+                key = tuple(map(repr, shape.values))
+                members = [(f"V{place}", value) for place, value in enumerate(shape.values)]
+                return self._enums.setdefault(key, enum.Enum(f"E{len(self._enums)}", members))
+            case "union":
+                return _UNION[tuple(inner)]
+            case "tuple":
+                return _TUPLE[tuple(inner)]
+            case "list":
+                return Annotated[_LIST[inner[0]], Field(min_length=shape.low, max_length=shape.high)]
+            case "set":
+                return Annotated[_SET[inner[0]], Field(min_length=shape.low, max_length=shape.high)]
+            case "mapping":
+                return Annotated[_DICT[inner[0], inner[1]], Field(min_length=shape.low, max_length=shape.high)]
+            case "model":
+                assert shape.model is not None
+                return self._class(shape.model)
+            case "tagged":
+                return Annotated[_UNION[tuple(inner)], Field(discriminator="kind")]
+            case "self":
+                return ForwardRef(shape.values[0])
+            case "str":
+                return Annotated[str, Field(min_length=shape.low, max_length=shape.high, pattern=shape.pattern)]
+            case "int" | "float" | "decimal":
+                plain: Any = {"int": int, "float": float, "decimal": Decimal}[shape.kind]
+                low, high = ("gt", "lt") if shape.tight else ("ge", "le")
+                limits: dict[str, Any] = {low: shape.low, high: shape.high}
+                return Annotated[plain, Field(**limits)]
+            case kind:
+                return {"bool": bool, "date": date, "datetime": datetime, "uuid": UUID, "bytes": bytes}[kind]
+
+
+def instance(rng: Random, made: Model, depth: int = 4) -> dict[str, Any]:
+    """A document of the model, with what may be left out left out now and then."""
+    return {
+        name: value(rng, slot.shape, made, depth)
+        for name, slot in made.slots.items()
+        if name == made.tag or slot.default is _MISSING or (depth > 0 and rng.random() < 0.6)
+    }
+
+
+def value(rng: Random, shape: Shape, made: Model, depth: int) -> Any:
+    make = _MAKERS.get(shape.kind)
+    if make is not None:
+        return make(rng, shape)
+    match shape.kind:
+        case "union":
+            ended = [part for part in shape.parts if part.kind == "none"]
+            return value(rng, rng.choice(ended if depth <= 0 and ended else shape.parts), made, depth - 1)
+        case "tagged":
+            return value(rng, rng.choice(shape.parts), made, depth - 1)
+        case "model":
+            assert shape.model is not None
+            return instance(rng, shape.model, depth - 1)
+        case "self":
+            return instance(rng, made, depth - 1)
+        case "tuple":
+            return [value(rng, part, made, depth - 1) for part in shape.parts]
+        case "list":
+            lowest = shape.low or 0
+            number = lowest if depth <= 0 else rng.randint(lowest, max(lowest, 3 if shape.high is None else shape.high))
+            return [value(rng, shape.parts[0], made, depth - 1) for _ in range(number)]
+        case "set":
+            number = rng.randint(shape.low or 0, 3 if shape.high is None else shape.high)
+            pool = [-1, 0, 7, 8] if shape.parts[0].kind == "int" else ["", "a", "bb", "1"]
+            return rng.sample(pool, number)
+        case _:
+            names = keys(shape.parts[0])
+            most = min(len(names), 3 if shape.high is None else shape.high)
+            number = rng.randint(min(shape.low or 0, most), most)
+            return {name: value(rng, shape.parts[1], made, depth - 1) for name in rng.sample(names, number)}
+
+
+def keys(shape: Shape) -> list[str]:
+    if shape.values:
+        return list(shape.values)
+    return (
+        ["a", "ab", "abc"] if shape.pattern else ["a", "x", "red"] if shape.high else [*NAMES, "kind", "a long one", ""]
+    )
+
+
+def number(rng: Random, shape: Shape) -> int:
+    away = 1 if shape.tight else 0
+    low = (-(2**53) if rng.random() < 0.2 else -3) if shape.low is None else shape.low + away
+    high = max(low, 2**53 if rng.random() < 0.2 else 9) if shape.high is None else shape.high - away
+    return rng.choice([low, high, rng.randint(low, high)])
+
+
+def real(rng: Random, shape: Shape) -> float:
+    whole = number(rng, shape)
+    if not shape.tight and whole in {shape.low, shape.high}:
+        return whole
+    inner = [1e-9, 0.5]
+    near = [whole + part for part in inner if shape.high is None or whole + part < shape.high]
+    return rng.choice([whole, float(whole), *near, 1e300 if shape.high is None else whole])
+
+
+def text(rng: Random, shape: Shape) -> str:
+    if shape.pattern is not None:
+        return rng.choice(PATTERNS[shape.pattern])
+    lowest, highest = shape.low or 0, 12 if shape.high is None else shape.high
+    fitting = [word for word in [*WORDS, "new", "2020-01-01", "é", "🦊🦊", "null"] if lowest <= len(word) <= highest]
+    return rng.choice(fitting or ["z" * lowest])
+
+
+def decimal(rng: Random, shape: Shape) -> float | str:
+    found = real(rng, shape)
+    as_text = str(Decimal(repr(found)))
+    return rng.choice([found if math.isfinite(found) else 0, as_text])
+
+
+def moment(rng: Random, shape: Shape) -> str:
+    return (datetime(2020, 2, 29, tzinfo=UTC) + timedelta(seconds=rng.randint(0, 10**9))).isoformat()
+
+
+def anything(rng: Random, shape: Shape) -> Any:
+    return rng.choice([None, True, 0, -1.5, "", "x", [], [1, "a"], {}, {"a": None}, {"kind": "cat"}])
+
+
+_MAKERS: dict[str, Callable[[Random, Shape], Any]] = {
+    "none": lambda rng, shape: None,
+    "any": anything,
+    "literal": lambda rng, shape: rng.choice(shape.values),
+    "enum": lambda rng, shape: rng.choice(shape.values),
+    "bool": lambda rng, shape: rng.random() < 0.5,
+    "int": number,
+    "float": real,
+    "decimal": decimal,
+    "str": text,
+    "bytes": lambda rng, shape: rng.choice(["", "a", "é", string.ascii_letters]),
+    "date": lambda rng, shape: rng.choice(["1970-01-01", "2024-02-29", "0001-01-01"]),
+    "datetime": moment,
+    "uuid": lambda rng, shape: str(UUID(int=rng.getrandbits(128), version=4)),
+}
