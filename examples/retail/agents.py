@@ -17,6 +17,7 @@ from examples.retail.events import (
     LapsePeriodEnded,
     LoyaltyTierReached,
     OrderPlaced,
+    Reason,
     Tier,
 )
 from examples.retail.journey import CourtedShopper, Shopper
@@ -24,6 +25,8 @@ from sojourn import Agent, Context, agent, days, hours, on
 
 VALUABLE = 50
 PATIENCE = hours(1)
+NEW: tuple[int, Reason] = (10, "new")
+RETURNING: tuple[int, Reason] = (15, "returning")
 MOST_OFFERS = 3
 BETWEEN_OFFERS = days(3)
 
@@ -65,7 +68,10 @@ class CartRecovery(Agent[CourtedShopper]):
             return None
         if shopper.last_offer is not None and ctx.now - shopper.last_offer < BETWEEN_OFFERS:
             return None
-        return DiscountOffered(customer_id=event.customer_id, percent=15 if shopper.orders else 10)
+        percent, reason = RETURNING if shopper.orders else NEW
+        return DiscountOffered(
+            customer_id=event.customer_id, percent=percent, reason=reason, cart_value=event.cart_value
+        )
 
 
 def still_silent(event: LapsePeriodEnded, shopper: Shopper) -> bool:

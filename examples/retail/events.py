@@ -1,15 +1,26 @@
-"""What happens in the shop, and what the agents do about it."""
+"""What happens in the shop, and what the agents do about it.
+
+This is version 3 of the shop. Events say which version they are where that is not the first;
+`examples.retail.history` reads those that older versions of the shop have left in the log.
+"""
 
 from __future__ import annotations
 
 from decimal import Decimal
 from enum import StrEnum
+from typing import Literal
 
-from sojourn import Event, Key
+from sojourn import Event, Key, Personal
+
+Currency = Literal["EUR", "GBP", "USD"]
+"""What the shop is paid in."""
+
+Reason = Literal["new", "returning"]
+"""Why an offer is made: to win a customer who has not bought yet, or to thank one who has."""
 
 
-class ShopEvent(Event, abstract=True):
-    """Anything that happens to one customer of the shop. Amounts are in the shop's currency."""
+class ShopEvent(Event, abstract=True, owner="shop"):
+    """Anything that happens to one customer of the shop."""
 
     customer_id: Key
 
@@ -17,17 +28,19 @@ class ShopEvent(Event, abstract=True):
 # Behaviour: what customers do.
 
 
-class ProductViewed(ShopEvent):
-    """A customer looked at a product."""
+class ProductViewed(ShopEvent, version=2):
+    """A customer looked at a product, on the web or in the app."""
 
     product: str
+    channel: str = "web"
 
 
-class CartUpdated(ShopEvent):
+class CartUpdated(ShopEvent, version=2):
     """A customer's cart changed; the value and number of items are those after the change."""
 
     cart_value: Decimal
     items: int
+    voucher: str | None = None
 
 
 class CartAbandoned(ShopEvent):
@@ -36,12 +49,14 @@ class CartAbandoned(ShopEvent):
     cart_value: Decimal
 
 
-class OrderPlaced(ShopEvent):
-    """A customer bought ``items`` articles for ``amount``."""
+class OrderPlaced(ShopEvent, version=3):
+    """A customer bought ``items`` articles for ``total``; ``email`` is where the receipt went."""
 
     order_id: str
-    amount: Decimal
+    total: Decimal
+    currency: Currency
     items: int
+    email: Personal[str] | None = None
 
 
 class SessionEnded(ShopEvent):
@@ -51,10 +66,12 @@ class SessionEnded(ShopEvent):
 # Actions: what agents do.
 
 
-class DiscountOffered(ShopEvent):
-    """A customer was offered that many percent off the abandoned cart."""
+class DiscountOffered(ShopEvent, version=3):
+    """A customer was offered that many percent off the abandoned cart, which was worth ``cart_value``."""
 
     percent: int
+    reason: Reason
+    cart_value: Decimal | None = None
 
 
 class CustomerLapsed(ShopEvent):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 
-from examples.retail.events import CartUpdated, DiscountOffered, OrderPlaced
+from pydantic import Field
+
+from examples.retail.events import CartUpdated, Currency, DiscountOffered, OrderPlaced
 from sojourn import Envelope, Journey, evolve
 
 
@@ -14,7 +16,7 @@ class Shopper(Journey):
 
     cart_value: Decimal = Decimal(0)
     orders: int = 0
-    spent: Decimal = Decimal(0)
+    spent: dict[Currency, Decimal] = Field(default_factory=dict)
     last_order: datetime | None = None
 
     @evolve(CartUpdated)
@@ -27,7 +29,7 @@ class Shopper(Journey):
         """Counts the order, at the time at which it was placed, and empties the cart."""
         self.cart_value = Decimal(0)
         self.orders += 1
-        self.spent += event.amount
+        self.spent[event.currency] = self.spent.get(event.currency, Decimal(0)) + event.total
         self.last_order = max(self.last_order or envelope.time, envelope.time)
 
 

@@ -18,6 +18,13 @@ from sojourn.testing import Scenario
 
 DOCS = Path(__file__).parents[2] / "docs"
 
+# While the page shows the shop of version 1, its code cannot run; once it shows today's, these tests say if it does.
+follows_the_shop = pytest.mark.xfail(
+    "amount=Decimal" in (DOCS / "testing.md").read_text(encoding="utf-8"),
+    reason="docs/testing.md shows version 1 of examples.retail",
+    strict=True,
+)
+
 
 def run(page: str, folder: Path) -> ModuleType:
     """A page's Python blocks, one after the other, as a module."""
@@ -35,6 +42,7 @@ def run(page: str, folder: Path) -> ModuleType:
     return module
 
 
+@follows_the_shop
 def test_the_tests_in_testing_md_pass(tmp_path: Path) -> None:
     module = run("testing.md", tmp_path)
     tests = [thing for name, thing in vars(module).items() if name.startswith("test_")]
@@ -64,16 +72,19 @@ async def test_the_journey_in_journeys_md_folds(tmp_path: Path) -> None:
         assert (cart.value, cart.offers, cart.last_offer) == (70, (5,), s.now)
 
 
+@follows_the_shop
 def test_the_difference_in_testing_md_is_the_one_that_is_told() -> None:
     from examples.retail import CartAbandoned, CartRecovery, DiscountOffered, OrderPlaced
     from sojourn import hours
 
+    value = Decimal(80)
+
     async def scenario() -> None:
         async with Scenario(CartRecovery) as s:
-            await s.given(OrderPlaced(customer_id="ann", order_id="1", amount=Decimal(20), items=1))
-            await s.when(CartAbandoned(customer_id="ann", cart_value=Decimal(80)))
+            await s.given(OrderPlaced(customer_id="ann", order_id="1", total=Decimal(20), currency="EUR", items=1))
+            await s.when(CartAbandoned(customer_id="ann", cart_value=value))
             await s.advance(hours(1))
-            s.then(DiscountOffered(customer_id="ann", percent=10))
+            s.then(DiscountOffered(customer_id="ann", percent=10, reason="returning", cart_value=value))
 
     [told] = re.findall(r"```text\n(.*?)\n```", (DOCS / "testing.md").read_text(encoding="utf-8"), re.DOTALL)
     with pytest.raises(AssertionError) as caught:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from examples import retail
 from sojourn.bus.catalog import Catalog
 from sojourn.bus.errors import ConfigurationError
 from sojourn.simulation.cdnow import CUSTOMERS, EVENTS, Cdnow, find
@@ -39,6 +40,13 @@ def test_rows_become_orders_with_ids_by_line_even_where_they_are_identical(tmp_p
     assert recordings[1].happening.time == datetime(1997, 1, 12, tzinfo=UTC)
     assert recordings[1].happening.event == OrderPlaced(
         customer_id="00002", order_id="cdnow-000003", amount=Decimal("77.00"), items=5
+    )
+
+
+def test_an_order_in_dollars_is_one_to_shops_that_sell_for_several_currencies_too(tmp_path: Path) -> None:
+    [first, *_] = Cdnow(log(tmp_path, ROWS)).read(Catalog([retail.OrderPlaced]))
+    assert first.happening.event == retail.OrderPlaced(
+        customer_id="00001", order_id="cdnow-000001", total=Decimal("11.77"), currency="USD", items=1
     )
 
 

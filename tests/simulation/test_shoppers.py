@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sojourn.bus.catalog import Catalog
 from sojourn.bus.envelope import Envelope, decode, encode
 from sojourn.bus.errors import ConfigurationError
-from sojourn.bus.event import Event
+from sojourn.bus.event import Event, Key
 from sojourn.simulation.population import Population, Response
 from sojourn.simulation.shoppers import Shopper, shoppers
 from sojourn.simulation.timeline import Happening
@@ -128,6 +128,29 @@ def test_only_the_events_that_a_module_has_are_made() -> None:
     orders = shoppers(200, Catalog([OrderPlaced]), seed=7, start=START, end=END)
     made = {type(happening.event) for shopper in orders for happening in live(shopper)}
     assert made == {OrderPlaced}
+
+
+def test_an_order_says_what_it_cost_to_shops_that_call_it_a_total_too() -> None:
+    class Abroad:
+        class OrderPlaced(Event):
+            customer_id: Key
+            total: Decimal
+            currency: str
+
+    made = [
+        [
+            happening.event.model_dump()
+            for happening in live(shopper)
+            if happening.event.__class__.__name__ == "OrderPlaced"
+        ]
+        for kind in (Abroad.OrderPlaced, OrderPlaced)
+        for shopper in shoppers(300, Catalog([kind, CartUpdated]), seed=7, start=START, end=END)
+    ]
+    abroad, home = made[:300], made[300:]
+    assert sum(map(len, abroad)) > 50
+    assert [[(one["total"], one["currency"]) for one in life] for life in abroad] == [
+        [(one["amount"], "EUR") for one in life] for life in home
+    ]
 
 
 def test_shoppers_who_would_never_do_anything_end() -> None:

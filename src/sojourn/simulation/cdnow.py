@@ -23,16 +23,16 @@ CUSTOMERS = 23_570
 
 _PACKAGE = "lifetimes"
 _FILE = "CDNOW_master.txt"
-_OFFERED = {"OrderPlaced": ("order_id", "amount", "items")}
+_OFFERED = {"OrderPlaced": ("order_id", "amount", "total", "currency", "items")}
 
 
 class Cdnow:
-    """The CDNOW log as `OrderPlaced` (order_id, amount, items) of the module, at midnight UTC of each day.
+    """The CDNOW log as `OrderPlaced` (order_id, amount, currency, items) of the module, at midnight UTC of each day.
 
     A row has a customer, a date (YYYYMMDD), a number of CDs and an amount in US dollars. Rows may be identical (255
     are): an event's id is its line number, never its content. Customers' keys are as in the file, with their leading
-    zeros. ``path``: the file, by default the one of the installed package `lifetimes`, which is found without
-    importing it.
+    zeros. The amount is also the ``total``, for shops that call it that. ``path``: the file, by default the one of the
+    installed package `lifetimes`, which is found without importing it.
     """
 
     name = "cdnow"
@@ -58,7 +58,7 @@ class Cdnow:
                     "a row has customer, date (YYYYMMDD), number of CDs, dollars"
                 ) from error
             id = f"cdnow-{number:06d}"
-            values = {"order_id": id, "amount": amount, "items": items}
+            values = {"order_id": id, "amount": amount, "total": amount, "currency": "USD", "items": items}
             yield Recording(customer, Happening(time, id, vocabulary.make("OrderPlaced", customer, values)))
 
 

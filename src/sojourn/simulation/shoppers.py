@@ -2,8 +2,8 @@
 do.
 
 They make `ProductViewed` (product), `CartUpdated` (cart_value, items), `CartAbandoned` (cart_value), `OrderPlaced`
-(order_id, amount, items) and `SessionEnded`, as far as the catalogue has event types of these names, with the fields
-named here.
+(order_id, amount, currency, items) and `SessionEnded`, as far as the catalogue has event types of these names, with the
+fields named here. An order's amount is also its ``total``, for shops that call it that.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ OFFERED = {
     "ProductViewed": ("product",),
     "CartUpdated": ("cart_value", "items"),
     "CartAbandoned": ("cart_value",),
-    "OrderPlaced": ("order_id", "amount", "items"),
+    "OrderPlaced": ("order_id", "amount", "total", "currency", "items"),
     "SessionEnded": (),
 }
 """The event types that shoppers make, with the values that come with each."""
 
 _CENT = Decimal("0.01")
+_CURRENCY = "EUR"
 _PRODUCTS = (
     "armchair", "bicycle", "blanket", "bookcase", "camera", "chess set", "coat", "desk lamp", "espresso pot",
     "fountain pen", "garden shears", "guitar", "headphones", "kettle", "knife", "mirror", "notebook", "pan",
@@ -186,7 +187,8 @@ class Shopper:
         if luck.random() < buys:
             amount = (self._cart * (100 - Decimal(percent)) / 100).quantize(_CENT)
             order = f"{self._key}-{self._visits}"
-            self._step(clock.tick(), "OrderPlaced", order_id=order, amount=amount, items=self._items)
+            money = {"amount": amount, "total": amount, "currency": _CURRENCY}
+            self._step(clock.tick(), "OrderPlaced", order_id=order, items=self._items, **money)
             self._cart, self._items = Decimal(0), 0
             self._step(clock.tick(), "SessionEnded")
             return
