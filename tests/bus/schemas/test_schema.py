@@ -262,6 +262,23 @@ def test_recursion_is_kept_and_told_apart() -> None:
     assert fingerprint(holding({"$ref": "#/$defs/A"}, **ring)) != fingerprint(holding({"$ref": "#/$defs/B"}, **ring))
 
 
+def test_definitions_that_differ_only_in_what_they_refer_to_are_two() -> None:
+    def chain(first: str, second: str) -> dict[str, Any]:
+        """Two lists of lists of lists, of what is told."""
+        steps = {
+            f"{side}{depth}": {"items": {"$ref": f"#/$defs/{side}{depth + 1}"}} for side in "LR" for depth in (1, 2)
+        }
+        ends = {"L3": {"type": first}, "R3": {"type": second}}
+        return holding({"prefixItems": [{"$ref": "#/$defs/L1"}, {"$ref": "#/$defs/R1"}]}, **steps, **ends)
+
+    mixed, same = contract(chain("string", "integer")), contract(chain("string", "string"))
+    assert (len(mixed["$defs"]), len(same["$defs"])) == (6, 3)
+    assert fingerprint(chain("string", "integer")) != fingerprint(chain("integer", "string"))
+    good, bad = {"part": [[["a"]], [[1]]]}, {"part": [[["a"]], [["a"]]]}
+    assert Draft202012Validator(mixed).is_valid(good) and not Draft202012Validator(mixed).is_valid(bad)
+    assert Draft202012Validator(same).is_valid(bad) and not Draft202012Validator(same).is_valid(good)
+
+
 def test_a_contract_is_a_schema_that_takes_the_same_documents() -> None:
     class Cat(BaseModel):
         kind: Literal["cat"]

@@ -26,6 +26,7 @@ from sojourn.bus.nats import connect_nats
 from sojourn.bus.ports import Bucket, Entry, Transport
 from sojourn.bus.schemas import store
 from sojourn.bus.schemas.records import SchemaRecord
+from sojourn.bus.schemas.schema import fingerprint, schema_of
 from sojourn.bus.schemas.store import Schemas
 from sojourn.bus.timers import JetStreamTimers, VirtualTimers
 from tests.bus.arena import eventually
@@ -207,9 +208,8 @@ async def test_who_is_overtaken_looks_again(town: Town) -> None:
 async def test_a_clearance_that_came_too_late_is_none(town: Town) -> None:
     # Between the read and the clearance somebody replaces the entry, and the watch has seen it already.
     other, cls = town.process(), cart(value=INT)
-    theirs = await Schemas(await MemoryTransport(VirtualTimers()).bucket("B"), clock=town.clock).register(
-        cart(value=(str, ...))
-    )
+    elsewhere = town.process(await MemoryTransport(VirtualTimers()).bucket("B"))
+    theirs = await elsewhere.register(cart(value=(str, ...)))
     await other.admit(cls)
     schemas = town.process()
     await schemas.record("CartAbandoned")
@@ -378,6 +378,24 @@ async def test_an_outage_is_told_once_and_changes_no_clearance(town: Town, monke
     await outage(3)
     # What was deleted while nobody looked is gone.
     assert schemas.cleared == {cls} and schemas.cached("OrderPlaced") is None
+
+
+async def test_a_bucket_made_anew_counts_from_one_again(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_RETRY", 0.001)
+    probe, cls = Probe(town.bucket), cart(value=INT)
+    schemas = town.process(probe)
+    for number in range(5):
+        await schemas.admit(cart(1 + number))
+    await eventually(lambda: probe.watches)
+    probe.silent = True
+    await town.bucket.put("type.OrderPlaced", b"{")
+    await eventually(lambda: probe.listings)
+    probe.bucket = await MemoryTransport(VirtualTimers()).bucket("R")
+    await town.process(probe.bucket).register(cls)
+    probe.silent = False
+    await eventually(lambda: not schemas.cleared)
+    assert [record.versions[0].hash for record in await schemas.records()] == [fingerprint(schema_of(cls))]
+    assert schemas.cached("CartAbandoned") == (await schemas.records())[0]
 
 
 async def test_a_server_that_comes_back_is_watched_again(private_server: Callable[..., NatsServer]) -> None:

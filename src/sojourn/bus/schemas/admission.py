@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sojourn.bus.errors import SchemaError
 from sojourn.bus.event import Event, spec_of
 from sojourn.bus.schemas.compatibility import Level, Verdict, changes, check, render
-from sojourn.bus.schemas.reading import Gap, find_gap, is_bridged
+from sojourn.bus.schemas.reading import Gap, find_gap
 from sojourn.bus.schemas.records import SchemaRecord, VersionRecord
 from sojourn.bus.schemas.schema import Schema, fingerprint, key_name, schema_of
 
@@ -87,7 +87,7 @@ def judge(claim: Claim, known: SchemaRecord, level: Level) -> Verdict:
     violation."""
 
     def bridged(version: int) -> bool:
-        return is_bridged(known, claim.upcasts, version, claim.version, claim.schema)
+        return find_gap(known, claim.upcasts, version, claim.version, claim.schema) is None
 
     return check(known.before(claim.version), claim.schema, level, bridged=bridged)
 

@@ -43,12 +43,6 @@ def find_gap(record: SchemaRecord, upcasts: Collection[int], start: int, version
     return None
 
 
-def is_bridged(record: SchemaRecord, upcasts: Collection[int], start: int, version: int, schema: Schema) -> bool:
-    """Whether upcasters lead from version ``start`` to the class: at least one, and no step is missing."""
-    ahead = any(start <= one < version for one in upcasts)
-    return ahead and find_gap(record, upcasts, start, version, schema) is None
-
-
 def _schema(record: SchemaRecord, version: int) -> Schema | None:
     known = record.version(version)
     return known.schema_ if known is not None else None
