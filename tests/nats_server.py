@@ -57,6 +57,8 @@ class NatsServer:
         """Stops the process without ending its connections: it is there, but silent."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        # The signal is only on its way: on a busy machine a thread of the server may still store something.
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         assert self._process is not None
