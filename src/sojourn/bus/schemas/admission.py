@@ -96,7 +96,8 @@ def check_same(claim: Claim, known: SchemaRecord, there: VersionRecord) -> None:
     """Raises `SchemaError` with the difference where the claim's schema is not the registered one of its version."""
     if there.hash == claim.hash:
         return
-    found = changes(there.schema_, claim.schema)
+    # Without the fixes, which are for a new version.
+    found = [change._replace(fix="") for change in changes(there.schema_, claim.schema)]
     newest = max(one.version for one in known.versions)
     difference = render(found, indent="  ") or f"  {there.hash}\n  {claim.hash}"
     raise SchemaError(

@@ -35,10 +35,10 @@ def format_lock(records: Iterable[SchemaRecord]) -> str:
 
 def write_lock(path: Path, records: Iterable[SchemaRecord]) -> bool:
     """Writes the file; False where it held the same already, and was left alone."""
-    text = format_lock(records)
-    if path.exists() and path.read_text(encoding="utf-8") == text:
+    content = format_lock(records).encode()  # as bytes: the same on every system
+    if path.exists() and path.read_bytes() == content:
         return False
-    path.write_text(text, encoding="utf-8")
+    path.write_bytes(content)
     return True
 
 
