@@ -110,7 +110,8 @@ class Worker:
             await bus.schemas.check_reading(cls)
         if any(spec_of(cls).personal for cls in self.catalog):
             await bus.keys.prepare()
-        await bus.keys.verify()
+        if bus.keys.has_master:
+            await bus.keys.verify()
         for processor in self.processors:
             await bus.registry.register(processor)
         await self._announce()
