@@ -28,7 +28,7 @@ async def call_handler(queue: KeyQueue, member: Member, recorded: Recorded, atte
         member.writer,
         group.committer,
         lambda: not queue.partition.discarded(queue),
-        lambda: queue.customer.key,
+        queue.customer,
     )
     seconds = processor.timeout.total_seconds()
     runners = group.runners

@@ -9,7 +9,7 @@ from sojourn.bus.delivery.member import Member
 from sojourn.bus.errors import UnavailableError
 from sojourn.bus.event import Event, holds_personal
 from sojourn.bus.lane import Lane
-from sojourn.bus.personal.key import CustomerKey, UnknownKeyError
+from sojourn.bus.personal.key import CustomerKey, UnknownKeyError, handling
 from sojourn.bus.ports import Delivery, Stored
 from sojourn.bus.processor import Output, SetTimer
 from sojourn.bus.reading import Reader, UnknownVersionError, read_as
@@ -65,12 +65,40 @@ class Customer:
         return members
 
     async def read(self, read: Callable[[Reader], R]) -> R:
-        """What ``read`` makes of documents of this customer. Fetches the key or the schemas that it lacks."""
+        """What ``read`` makes of documents of this customer. Fetches the key or the schemas that it lacks.
+
+        What folds log meanwhile is scrubbed; whoever calls it resets `handling` afterwards.
+        """
         reader = self.reader
+        handling.set(reader.key)
         try:
             return read(reader)
         except (UnknownKeyError, UnknownVersionError):
-            return await read_as(reader, self._group.keys, self._at.key, lambda: read(reader))
+            return await read_as(reader, self._group.keys, self._at.key, lambda: self._read(read))
+
+    def _read(self, read: Callable[[Reader], R]) -> R:
+        handling.set(self.reader.key)
+        return read(self.reader)
+
+    async def sealer(self) -> CustomerKey | None:
+        """The key for what a handler keeps, made where there is none; None in a group that knows nothing personal."""
+        if self.key is None and self._group.personal:
+            self.key = await self._group.keys.ensure(self._at.key)
+        return self.key
+
+    async def unseal(self, text: str) -> bytes | None:
+        """What was sealed with the customer's key; None where that was destroyed."""
+        try:
+            if self.key is not None:
+                return self.key.unseal(text)
+        except UnknownKeyError:
+            pass
+        # Not kept: whoever is being handled here goes on with the key that the event was read with.
+        key = await self._group.keys.load(self._at.key)
+        try:
+            return key.unseal(text) if key is not None else None
+        except UnknownKeyError:
+            return None
 
     def lacks(self, output: Output) -> bool:
         """Whether an event in the output has a schema that is not registered yet, or personal values without a key."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 
 import structlog
 
@@ -28,6 +29,8 @@ log = structlog.get_logger("sojourn.worker")
 
 MAX_ACK_PENDING = 512
 """Deliveries of a partition that may be open at once: what a worker holds in memory is bounded by it."""
+
+_COMPLAINT = 10.0
 
 
 @dataclass(slots=True)
@@ -76,10 +79,14 @@ class Group:
         self.resident_limit = max(1, residents // namespace.partitions)
         self.writers: Mapping[str, Writer] = {p.writer: Writer(namespace, p.writer, p.version) for p in self.processors}
         self.types: Mapping[str, type[Event]] = _types(self.processors)
-        self.personal = any(spec_of(cls).personal for cls in self.types.values())
+        self.personal = any(spec_of(cls).personal for cls in self.types.values()) or any(
+            spec_of(cls).personal for processor in self.processors for cls in processor.publishes.values()
+        )
         self.actions = False
         self.partitions: list[Partition] = []
         self._progress = progress
+        self._waiting: set[str] = set()
+        self._complained = -_COMPLAINT
         self._wanted = self.types.keys()
 
     @property
@@ -159,6 +166,21 @@ class Group:
                 log.warning("a flow did not end cleanly", group=self.name, reason=str(result))
             elif isinstance(result, BaseException):
                 raise result
+
+    def complain(self, customer: str, error: object) -> None:
+        """Says why a customer's events wait. At most every ten seconds: thousands may wait for one and the same."""
+        self._waiting.add(customer)
+        if monotonic() - self._complained < _COMPLAINT:
+            return
+        self._complained = monotonic()
+        log.error(
+            "events wait, will be tried again",
+            group=self.name,
+            customer=customer,
+            customers=len(self._waiting),
+            error=str(error),
+        )
+        self._waiting.clear()
 
     def beat(self) -> None:
         for partition in self.partitions:

@@ -87,8 +87,11 @@ class KeyQueue:
             self.calling.task.cancel()
 
     def forget(self) -> None:
-        """Its customer was erased: what is in memory goes once the event being handled is done with."""
-        self.customer.key = None
+        """Its customer was erased: what is in memory goes once the handler that is running has ended.
+
+        What that one puts out is sealed with the destroyed key, as what it was made of was: under the customer's next
+        one it would be readable again.
+        """
         self._stale = True
 
     async def step(self) -> None:
@@ -96,6 +99,8 @@ class KeyQueue:
         if self.partition.discarded(self):
             return
         self.waiting = False
+        if self._stale:
+            self._reopen()
         delivery = self.queue[0]
         try:
             if self._members is None:
@@ -105,6 +110,7 @@ class KeyQueue:
             members = self._members
             recorded = self._recorded
             if recorded is None:
+                known = self.customer.key
                 try:
                     recorded = self._recorded = await self.customer.read(partial(self.partition.recorded, delivery))
                     if self.partition.discarded(self):
@@ -112,8 +118,13 @@ class KeyQueue:
                 except (DecodeError, SchemaError) as error:
                     self._bury_undecoded(members, delivery, error)
                     return
-            if self.customer.key is not None:
-                handling.set(self.customer.key)
+                key = self.customer.key
+                if known is not None and (key is None or key.id != known.id):
+                    # An erasure that the watch has not told of yet: what was folded before has personal values.
+                    self._stale = True
+                    self._start_over(LaneInterrupted())
+                    return
+            handling.set(self.customer.key)
             while self._index < len(members):
                 change, output = await self._handle(members[self._index], recorded, delivery)
                 if self.partition.discarded(self):
@@ -174,7 +185,7 @@ class KeyQueue:
             if not output and fired is None:
                 return None, None
             if self.customer.lacks(output):
-                await self.customer.equip(output)
+                await self._equip(output)
             now = self.partition.group.clock.handling(envelope.time)
             change = output_change(
                 member.writer, self.at, lane, _cause(recorded), output, now, fired=fired, sealer=self.customer.key
@@ -182,6 +193,24 @@ class KeyQueue:
             return change, output
         except Exception as error:  # noqa: BLE001 - whatever a handler raises has an end: a retry or a dead letter
             return self._failed(member, recorded, delivery, error, fired), None
+
+    async def _equip(self, output: Output) -> None:
+        try:
+            await self.customer.equip(output)
+        except PermanentError:
+            raise
+        except SojournError as error:
+            # No fault of the handler, which is called again once there is a key, or a server.
+            raise LaneInterrupted from error
+
+    def _reopen(self) -> None:
+        """Forgets what is in memory: the head is begun anew."""
+        self._stale = False
+        self.customer.key = None
+        self._members = None
+        self._recorded = None
+        self._index = 0
+        self._attempt = 1
 
     def _observe(self, member: Member, recorded: Recorded, *, handled: bool) -> None:
         try:
@@ -276,6 +305,8 @@ class KeyQueue:
         group.runners.push(self)
 
     def _tell(self, member: Member, append: Append, sequence: int, cls: type[Event], cause: int) -> None:
+        # Called by the transport: nobody is being handled there as far as the logs know.
+        before = handling.set(self.customer.key)
         try:
             # Decoded again, so that the state is the same as the one folded from the log.
             recorded = Recorded(decode(append.payload, cls, self.customer.reader), sequence, member.writer.name)
@@ -285,6 +316,8 @@ class KeyQueue:
             log.exception(
                 "an action cannot be folded", agent=member.writer.name, customer=self.at.key, type=cls.__name__
             )
+        finally:
+            handling.reset(before)
 
     def _refused(self, member: Member, error: Exception, delivery: Delivery) -> None:
         if isinstance(error, PermanentError) and not self._hopeless:
@@ -321,17 +354,17 @@ class KeyQueue:
             asyncio.get_running_loop().call_later(error.seconds, self._again)
             return
         cause = error.__cause__ if isinstance(error, LaneInterrupted) else error
-        self._members = None
-        self._recorded = None
-        self._index = 0
-        self._attempt = 1
+        if self._stale and cause is None:
+            self._again()
+            return
+        self._reopen()
         self._hopeless = False
         self._contested += 1
         if isinstance(cause, ConcurrencyError) and self._contested >= 5:
             self.partition.restart(f"the lane of {self.at.key!r} is written by somebody else")
             return
         if not isinstance(cause, ConcurrencyError | UnavailableError | TimedOutError):
-            log.error("the customer's events wait, will be tried again", customer=self.at.key, error=str(cause))
+            self.partition.group.complain(self.at.key, cause)
         asyncio.get_running_loop().call_later(min(0.01 * 2 ** min(self._contested, 9), 5.0), self._again)
 
     def _again(self) -> None:
@@ -346,7 +379,7 @@ class KeyQueue:
         self._contested = 0
         self._hopeless = False
         if self._stale:
-            self._stale, self._members = False, None
+            self._reopen()
         self.partition.close(delivery, self)
 
 

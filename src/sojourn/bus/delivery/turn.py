@@ -6,15 +6,23 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from typing import Protocol
 
 from pydantic import JsonValue
 
 from sojourn.bus.committer import Committer
 from sojourn.bus.envelope import Cause, cause_of
-from sojourn.bus.errors import HandlerError, PermanentError, SojournError, TooLargeError
+from sojourn.bus.errors import (
+    ConfigurationError,
+    HandlerError,
+    PermanentError,
+    SojournError,
+    TooLargeError,
+    TransientError,
+)
 from sojourn.bus.ids import derived_id
 from sojourn.bus.lane import Lane, Sealed, Writer, once_change
-from sojourn.bus.personal.key import CustomerKey, UnknownKeyError
+from sojourn.bus.personal.key import CustomerKey
 from sojourn.bus.processor import Recorded
 from sojourn.bus.subjects import Address
 
@@ -24,6 +32,18 @@ class LaneInterrupted(BaseException):
     `BaseException`, so that no ``except Exception`` of a handler goes on with a result that is not durable."""
 
 
+class Vault(Protocol):
+    """Seals what is kept of a customer."""
+
+    async def sealer(self) -> CustomerKey | None:
+        """The key to seal with; None where what is kept is not personal."""
+        ...
+
+    async def unseal(self, text: str) -> bytes | None:
+        """What was sealed; None where it was erased."""
+        ...
+
+
 class LaneTurn:
     """The `Turn` of one writer for one cause."""
 
@@ -31,10 +51,10 @@ class LaneTurn:
         "_at",
         "_cause",
         "_committer",
-        "_key",
         "_lane",
         "_lock",
         "_valid",
+        "_vault",
         "_writer",
         "attempt",
         "now",
@@ -51,7 +71,7 @@ class LaneTurn:
         writer: Writer,
         committer: Committer,
         valid: Callable[[], bool],
-        key: Callable[[], CustomerKey | None] = lambda: None,
+        vault: Vault,
     ) -> None:
         self.recorded = recorded
         self.now = now
@@ -61,7 +81,7 @@ class LaneTurn:
         self._writer = writer
         self._committer = committer
         self._valid = valid
-        self._key = key
+        self._vault = vault
         self._cause: Cause | None = None
         self._lock: asyncio.Lock | None = None
 
@@ -84,7 +104,7 @@ class LaneTurn:
         cause = self.recorded.sequence
         journalled = self._lane.journalled(cause)
         if name in journalled:
-            return self._revived(name, journalled[name])
+            return await self._revived(name, journalled[name])
         result = await call()
         try:
             document = json.loads(result)
@@ -96,10 +116,10 @@ class LaneTurn:
             if not self._valid():
                 raise LaneInterrupted
             # What is known of a customer with personal data may be found in the answer about that customer.
-            key = self._key()
-            kept = Sealed(key.seal(result)) if key is not None else document
-            append = once_change(self._writer, self._at, self._lane, cause, name, kept)
             try:
+                key = await self._vault.sealer()
+                kept = Sealed(key.seal(result)) if key is not None else document
+                append = once_change(self._writer, self._at, self._lane, cause, name, kept)
                 [self._lane.tail] = await self._committer.store(self._at.stream, [append])
             except TooLargeError as error:
                 raise PermanentError(f"the result of {name} is too large to be journalled: {error}") from error
@@ -110,15 +130,15 @@ class LaneTurn:
             self._lane.journal[name] = kept
         return result
 
-    def _revived(self, name: str, kept: JsonValue | Sealed) -> bytes:
+    async def _revived(self, name: str, kept: JsonValue | Sealed) -> bytes:
         if not isinstance(kept, Sealed):
             return json.dumps(kept).encode()
-        key = self._key()
         try:
-            if key is not None:
-                return key.unseal(kept.text)
-        except UnknownKeyError:
-            pass
+            result = await self._vault.unseal(kept.text)
+        except (ConfigurationError, TransientError) as error:
+            raise LaneInterrupted from error
+        if result is not None:
+            return result
         raise PermanentError(
             f"the result of {name} was erased with its customer while the event was being handled: "
             "whether the rest is still to be done, nobody can say"
