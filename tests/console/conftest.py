@@ -20,6 +20,7 @@ import structlog
 from sojourn.bus.client import Bus, open_bus
 from sojourn.bus.clock import WallClock
 from sojourn.bus.memory import MemoryTransport
+from sojourn.bus.personal.master import MasterKeys
 from sojourn.bus.subjects import Namespace
 from sojourn.bus.timers import VirtualTimers
 from sojourn.console.cli import run
@@ -60,12 +61,16 @@ class Ended(NamedTuple):
 
 
 class Console:
-    """Runs commands in this process. They all meet the same bus, in memory; ``connected`` holds what they asked for."""
+    """Runs commands in this process. They all meet the same bus, in memory; ``connected`` holds what they asked for.
+
+    ``master_keys`` are those that stand beside an embedded server.
+    """
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
         self.transport = MemoryTransport(VirtualTimers())
         self.connected: list[dict[str, Any]] = []
+        self.master_keys: MasterKeys | None = None
         self.failure: Exception | None = None
 
     def __call__(self, *arguments: str) -> Ended:
@@ -74,11 +79,27 @@ class Console:
         return Ended(int(status), out, err)
 
     @asynccontextmanager
-    async def connect(self, url: str | None = None, *, namespace: str = "sojourn", **rest: Any) -> AsyncIterator[Bus]:
-        self.connected.append({"url": url, "namespace": namespace, **rest})
+    async def connect(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str = "sojourn",
+        master_keys: MasterKeys | None = None,
+        frozen: bool = False,
+        **rest: Any,
+    ) -> AsyncIterator[Bus]:
+        self.connected.append(
+            {"url": url, "namespace": namespace, "master_keys": master_keys, "frozen": frozen, **rest}
+        )
         if self.failure is not None:
             raise self.failure
-        async with open_bus(self.transport, Namespace(namespace, 4, 2), clock=WallClock()) as bus:
+        async with open_bus(
+            self.transport,
+            Namespace(namespace, 4, 2),
+            clock=WallClock(),
+            master_keys=master_keys or self.master_keys,
+            frozen=frozen,
+        ) as bus:
             yield bus
 
 

@@ -23,7 +23,7 @@ _DIM = "2"
 _ACTION = "1"
 # Without red, which means trouble, and without black and white, of which one is the background.
 _AGENT_COLOURS = ("36", "35", "33", "34", "32", "96", "95", "94")
-_BARE = re.compile(r"[\w.,:+@%/#~-]+")
+_BARE = re.compile(r"[\w.,:+@%/#~•-]+")
 _TIME = 11
 
 

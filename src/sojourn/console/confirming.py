@@ -17,7 +17,7 @@ class Declined(SojournError):
 def require_answer(*, yes: bool, look: str) -> None:
     """Raises `click.UsageError` where nobody said ``--yes`` and nobody can be asked. ``look``: how to look first."""
     if not yes and not is_terminal(sys.stdin):
-        raise click.UsageError(f"this cannot be undone, and nobody is there to ask: say --yes, or look first: {look}")
+        raise click.UsageError(f"nobody is there to be asked: say --yes, or look first: {look}")
 
 
 def confirm(question: str, *, yes: bool, otherwise: str) -> None:

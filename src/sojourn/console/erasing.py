@@ -11,9 +11,9 @@ from sojourn.bus.personal.key import SEALED
 from sojourn.bus.personal.records import ERASED, KEY
 from sojourn.bus.publisher import Published
 from sojourn.bus.subjects import NO_KEY, escape_key
-from sojourn.console.failures import several
+from sojourn.console.failures import note, several
 from sojourn.console.options import Form
-from sojourn.console.output import write, write_facts, write_json, write_json_lines
+from sojourn.console.output import write_facts, write_json, write_json_lines
 from sojourn.state.erasure import erase
 
 _SEALED = SEALED.encode()
@@ -21,11 +21,11 @@ _SEALED = SEALED.encode()
 
 class Found(NamedTuple):
     """What is stored of a customer (None: of documents that named none). ``sealed`` of the ``messages`` hold personal
-    values; ``has_key``: they can still be read; ``erased``: it was erased before."""
+    values; ``has_key``: they can still be read."""
 
     customer: str | None
     has_key: bool
-    erased: bool
+    erased_before: bool
     messages: int
     sealed: int
 
@@ -65,8 +65,13 @@ async def destroy(bus: Bus, customer: str | None) -> Erased:
     return Erased(done.had_key, done.published)
 
 
-def tell_found(found: Found, output: Form, *, dry_run: bool) -> None:
-    """Says what would be erased."""
+def to_erase(found: Found) -> str:
+    """What an erasure would destroy, in words."""
+    return _destroyed(found, "seals") if found.has_key else _nothing(found)
+
+
+def tell_found(found: Found, output: Form) -> None:
+    """Says what would be erased, and that nothing was."""
     facts = {**found._asdict(), "dry_run": True, "had_key": found.has_key, "event": None}
     del facts["has_key"]
     if output == "json":
@@ -74,10 +79,8 @@ def tell_found(found: Found, output: Form, *, dry_run: bool) -> None:
     elif output == "jsonl":
         write_json_lines("erasure/1", [facts])
     else:
-        would = _destroyed(found, "seals") if found.has_key else _nothing(found, found.has_key)
-        write_facts([("customer", _named(found)), ("to erase", would), ("stays", _left(found))])
-        if dry_run:
-            write("\nNothing was erased: --yes does it.\n")
+        write_facts([("customer", _named(found)), ("to erase", to_erase(found)), ("stays", _left(found))])
+        note("nothing was erased: --yes does it")
 
 
 def tell_erased(found: Found, erased: Erased, output: Form) -> None:
@@ -93,7 +96,7 @@ def tell_erased(found: Found, erased: Erased, output: Form) -> None:
         return
     told = [
         ("customer", _named(found)),
-        ("erased", _destroyed(found, "sealed") if erased.had_key else _nothing(found, erased.had_key)),
+        ("erased", _destroyed(found, "sealed") if erased.had_key else _nothing(found)),
         ("stays", _left(found)),
     ]
     if erased.event is not None:
@@ -110,8 +113,8 @@ def _destroyed(found: Found, seals: str) -> str:
     return f"the key that {seals} personal values, in {found.sealed:,} of {several(found.messages, 'stored message')}"
 
 
-def _nothing(found: Found, had_key: bool) -> str:
-    if found.erased:
+def _nothing(found: Found) -> str:
+    if found.erased_before:
         return "nothing: it was erased before, and nothing personal was stored since"
     return "nothing: no personal value was ever stored"
 

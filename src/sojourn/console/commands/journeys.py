@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sojourn.console.failures import note
 from sojourn.console.options import Form, Settings, connection, example, form
 from sojourn.console.parameters import CustomerKey
 from sojourn.console.session import with_bus
@@ -44,7 +45,7 @@ def erase(settings: Settings, key: str | None, yes: bool, dry_run: bool, nobody:
     CustomerErased tells whoever keeps copies elsewhere. There is no way back.
     """
     from sojourn.console.confirming import confirm, require_answer
-    from sojourn.console.erasing import destroy, survey, tell_found
+    from sojourn.console.erasing import destroy, survey, tell_erased, tell_found, to_erase
 
     if (key is None) != nobody:
         raise click.UsageError("give the KEY of a customer, or --nobody")
@@ -53,19 +54,13 @@ def erase(settings: Settings, key: str | None, yes: bool, dry_run: bool, nobody:
     if dry_run or not yes:
         found = with_bus(settings, lambda bus: survey(bus, key))
         if dry_run:
-            tell_found(found, output, dry_run=True)
+            tell_found(found, output)
             return
-        tell_found(found, "text", dry_run=False)
-        confirm(f"Erase this for good, in namespace {settings.namespace}?", yes=yes, otherwise="nothing was erased")
+        note(f"to erase: {to_erase(found)}")
+        confirm(f"Erase it for good, in namespace {settings.namespace}?", yes=yes, otherwise="nothing was erased")
 
     async def work(bus: Bus) -> tuple[Found, Erased]:
         found = await survey(bus, key)
         return found, await destroy(bus, key)
 
-    _tell(*with_bus(settings, work), output)
-
-
-def _tell(found: Found, erased: Erased, output: Form) -> None:
-    from sojourn.console.erasing import tell_erased
-
-    tell_erased(found, erased, output)
+    tell_erased(*with_bus(settings, work), output)

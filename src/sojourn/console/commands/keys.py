@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sojourn.console.failures import Problems, note
+from sojourn.console.failures import Problems, note, several
 from sojourn.console.options import Form, Settings, connection, debugging, example, form
 from sojourn.console.session import with_bus
 
@@ -89,17 +89,15 @@ def rotate(settings: Settings, yes: bool, output: Form) -> None:
     goes on where it was when it is called again. Personal values stay as they are.
     """
     from sojourn.console.confirming import confirm, require_answer
-    from sojourn.console.masterkeys import look, tell_rotation, tell_status
+    from sojourn.console.masterkeys import look, tell_rotation
 
     require_answer(yes=yes, look="sojourn keys status")
     if not yes:
         found = with_bus(settings, lambda bus: look(bus, settings))
-        tell_status(found, settings.namespace, "text")
         if found.trouble is not None:
             raise Problems([found.trouble])
-        confirm(
-            f"Wrap {found.to_rotate:,} keys anew, with {found.first}?", yes=yes, otherwise="no key was wrapped anew"
-        )
+        what = several(found.to_rotate, "key")
+        confirm(f"Wrap {what} anew, with {found.first}?", yes=yes, otherwise="no key was wrapped anew")
 
     async def work(bus: Bus) -> tuple[int, Status]:
         rotated = await bus.keys.rotate()

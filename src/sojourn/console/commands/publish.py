@@ -153,6 +153,8 @@ async def _publish_lines(bus: Bus, cls: type[Event], time: datetime | None) -> D
         refused += 1
         note(str(error))
 
+    # Once, before a thousand lines are refused for the same reason.
+    await bus.schemas.admit(cls)
     async with Publisher(bus, on_error=failed) as publisher:
         number = 0
         async for line in _lines():
