@@ -118,10 +118,7 @@ def shape(rng: Random, depth: int, inside: str | None = None) -> Shape:
         case "tuple":
             return Shape("tuple", parts=tuple(shape(rng, depth - 1, inside) for _ in range(rng.randint(0, 3))))
         case "mapping":
-            key = rng.choice(
-                [Shape("str"), Shape("str", high=3), Shape("literal", values=("x", "red")), Shape("str", pattern="^a")]
-            )
-            return limited(rng, Shape("mapping", parts=(key, shape(rng, depth - 1, inside))))
+            return limited(rng, Shape("mapping", parts=(names(rng), shape(rng, depth - 1, inside))))
         case "model":
             return Shape("model", model=model(rng, depth - 1))
         case "tagged":
@@ -132,6 +129,12 @@ def shape(rng: Random, depth: int, inside: str | None = None) -> Shape:
             return Shape("list", parts=(inner,)) if rng.random() < 0.5 else Shape("union", parts=(inner, Shape("none")))
         case _:
             return Shape("any")
+
+
+def names(rng: Random) -> Shape:
+    """What a mapping's keys may be."""
+    limits = [Shape("str"), Shape("str", high=3), Shape("literal", values=("x", "red")), Shape("str", pattern="^a")]
+    return rng.choice([Shape("str"), *limits])
 
 
 def member(rng: Random, depth: int, tag: str) -> Shape:
@@ -198,6 +201,8 @@ def altered(rng: Random, now: Shape, depth: int, inside: str) -> Shape:
     way = rng.random()
     if any(part.kind == "self" for part in now.parts):
         return now if way < 0.7 else shape(rng, depth, inside)  # what ends the recursion stays
+    if way > 0.85 and (other := turned(rng, now)) is not None:
+        return other
     if now.kind in {"union", "tuple", "tagged"} and now.parts and way < 0.8:
         if way < 0.15 and len(now.parts) > 1:
             return replace(now, parts=now.parts[:-1] if rng.random() < 0.5 else now.parts[::-1])
@@ -234,6 +239,30 @@ def altered(rng: Random, now: Shape, depth: int, inside: str) -> Shape:
     if way < 0.9 and now.kind != "self":
         return Shape("union", parts=(now, Shape("none")))
     return now if now.kind == "self" else shape(rng, depth, inside)
+
+
+def turned(rng: Random, now: Shape) -> Shape | None:
+    """A model for a mapping and the other way round, other keys, a union for its member and the other way round."""
+    match now.kind:
+        case "mapping" if rng.random() < 0.5:
+            return replace(now, parts=(names(rng), now.parts[1]))
+        case "mapping":
+            default = None if rng.random() < 0.7 else _MISSING
+            return Shape("model", model=Model(f"M{rng.getrandbits(40)}", {"a": Slot(now.parts[1], default)}))
+        case "tagged":
+            return now.parts[0]
+        case "model" if now.model is not None and now.model.tag is not None:
+            (tag,) = now.model.slots[now.model.tag].shape.values
+            return Shape("tagged", parts=(now, member(rng, 0, "cat" if tag != "cat" else "dog")))
+        case "model" if now.model is not None and now.model.slots:
+            first = next(iter(now.model.slots.values())).shape
+            return Shape("mapping", parts=(Shape("str"), first)) if not any_self(first) else None
+        case _:
+            return None
+
+
+def any_self(shape: Shape) -> bool:
+    return shape.kind == "self" or any(any_self(part) for part in shape.parts)
 
 
 def family(rng: Random, size: int) -> list[Model]:
@@ -277,7 +306,9 @@ class Built:
                 members = [(f"V{place}", value) for place, value in enumerate(shape.values)]
                 return self._enums.setdefault(key, enum.Enum(f"E{len(self._enums)}", members))
             case "union":
-                return _UNION[tuple(inner)]
+                # A Decimal shows as `number or string`: beside a bare str nobody could tell whether that is its own.
+                parts = [replace(part, low=0) if part == Shape("str") else part for part in shape.parts]
+                return _UNION[tuple(self.annotation(part) for part in parts)]
             case "tuple":
                 return _TUPLE[tuple(inner)]
             case "list":

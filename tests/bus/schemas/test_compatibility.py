@@ -745,6 +745,13 @@ def test_changes_come_in_document_order_and_once() -> None:
     ]
 
 
+def test_members_of_a_union_are_told_apart_by_what_they_hold() -> None:
+    """Mappings have no name, so two of them are one another's only by their values."""
+    both, more = dict[str, int] | dict[str, str], dict[str, str] | dict[str, int] | Item
+    assert changes(m(a=both), m(a=both)) == []
+    assert [change.what for change in changes(m(a=both), m(a=more))] == ["Item is allowed now"]
+
+
 def test_one_direction_alone() -> None:
     old, new = m(a=int, b=int), m(a=float, c=str)
     assert [change.path for change in breaking(old, new, "backward")] == ["c"]

@@ -68,7 +68,7 @@ def check_families(examples: int) -> Counter[str]:
                 assert not refused or broken, f"{direction}: {refused[0]}\n{old.schema}\n{new.schema}\n{render(found)}"
                 assert all(change.fix for change in broken), render(broken)
                 count[f"{direction} {'refused' if broken else 'accepted'}"] += 1
-                # How often a refusal was needed for the few documents that were tried; never the only measure.
+                # A refusal that even these few documents bear out is no mere caution.
                 count[f"{direction} needed"] += bool(refused)
 
     run()
@@ -81,7 +81,7 @@ def assert_not_vacuous(count: Counter[str]) -> None:
         assert accepted + refused == count["pairs"]
         assert accepted > 0.2 * count["pairs"], count
         assert refused > 0.2 * count["pairs"], count
-        assert count[f"{direction} needed"] > 0.3 * refused, count
+        assert count[f"{direction} needed"] > 0.6 * refused, count
 
 
 def test_what_is_accepted_is_read() -> None:

@@ -5,8 +5,8 @@ its schema does not name. So adding or removing an optional field, or one with a
 open and in closed models (``extra="forbid"``).
 
 A level that accepts means that every instance of the one schema is read by the other. What pydantic keeps out of a
-schema is no part of it: validators, ``strict``, ``AwareDatetime``, bounds of dates, the digits of a Decimal, what a
-mapping's keys are converted to.
+schema is no part of it: validators, ``strict``, ``AwareDatetime``, bounds of dates, the digits of a Decimal and whether
+``str`` stands beside it, what a mapping's keys are converted to.
 """
 
 from __future__ import annotations

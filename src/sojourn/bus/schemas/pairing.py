@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sojourn.bus.schemas.shapes import Document, Flat
+from sojourn.bus.schemas.shapes import Document, Flat, same
 
 Pair = tuple[int | None, int | None]
 
@@ -12,7 +12,7 @@ Pair = tuple[int | None, int | None]
 def paired(olds: list[Flat], news: list[Flat], old: Document, new: Document) -> list[Pair]:
     """Places of members that belong together; None for one that is there on one side only.
 
-    First by name, then by tag (the constants of a model), then by type, then the only two that are left.
+    First what is written alike, then by name, then by tag (the constants of a model), then by type, then the only two that are left.
     """
     partner: dict[int, int] = {}
 
@@ -22,10 +22,12 @@ def paired(olds: list[Flat], news: list[Flat], old: Document, new: Document) -> 
                 if first not in partner and second not in partner.values() and alike(one, other):
                     partner[first] = second
 
+    match(same)
     match(lambda one, other: bool(old.label(one)) and old.label(one) == new.label(other) and _kind(one) == _kind(other))
     match(lambda one, other: _kind(one) == _kind(other) == "object" and bool(_tags(one)) and _tags(one) == _tags(other))
     match(lambda one, other: _exact(one) == _exact(other) and _kind(one) != "object")
     match(lambda one, other: _kind(one) == _kind(other) != "object")
+    match(lambda one, other: _kind(one) == _kind(other) and not old.label(one) and not new.label(other))
     single = [list(_open(flats, taken)) for flats, taken in ((olds, set(partner)), (news, set(partner.values())))]
     if [len(side) for side in single] == [1, 1]:
         one, other = olds[single[0][0]], news[single[1][0]]
