@@ -201,8 +201,8 @@ def altered(rng: Random, now: Shape, depth: int, inside: str) -> Shape:
     way = rng.random()
     if any(part.kind == "self" for part in now.parts):
         return now if way < 0.7 else shape(rng, depth, inside)  # what ends the recursion stays
-    if way > 0.85 and (other := turned(rng, now)) is not None:
-        return other
+    if way > 0.85 and (reshaped := turned(rng, now)) is not None:
+        return reshaped
     if now.kind in {"union", "tuple", "tagged"} and now.parts and way < 0.8:
         if way < 0.15 and len(now.parts) > 1:
             return replace(now, parts=now.parts[:-1] if rng.random() < 0.5 else now.parts[::-1])

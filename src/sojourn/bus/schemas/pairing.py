@@ -12,7 +12,7 @@ Pair = tuple[int | None, int | None]
 def paired(olds: list[Flat], news: list[Flat], old: Document, new: Document) -> list[Pair]:
     """Places of members that belong together; None for one that is there on one side only.
 
-    First what is written alike, then by name, then by tag (the constants of a model), then by type, then the only two that are left.
+    What is written alike, then by name, by tag (the constants of a model), by type, then the only two that are left.
     """
     partner: dict[int, int] = {}
 
