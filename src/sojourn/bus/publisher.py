@@ -7,13 +7,13 @@ minutes is stored once; retries end before that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, partial
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
 from sojourn.bus.envelope import Cause, Envelope, cause_of, encode
 from sojourn.bus.errors import ClosedError, DuplicateError, PublishError, TooLargeError, TransientError
@@ -24,6 +24,8 @@ from sojourn.bus.ports import Append
 
 if TYPE_CHECKING:
     from sojourn.bus.client import Bus
+
+R = TypeVar("R")
 
 PATIENCE = 60.0
 """How long a publisher retries through an outage, in seconds. With the last attempt's own time-out it stays below the
@@ -60,34 +62,47 @@ class Outgoing:
 
 
 async def clear(bus: Bus, event: Event) -> None:
-    """Registers the event's schema where this process has not yet done so. Raises `SchemaError` where it is not the
-    registered one, and what the server meets."""
+    """Registers the event's schema where this process has not yet done so. Retries through an outage. Raises
+    `SchemaError` where it is not the registered one, and what the last attempt met."""
     cls = type(event)
     if cls not in bus.schemas.cleared:
-        await bus.schemas.admit(cls)
+        await _patiently(partial(bus.schemas.admit, cls))
 
 
 async def sealer_of(bus: Bus, event: Event) -> CustomerKey | None:
-    """The key that an event's personal values are sealed with; None where it has none."""
+    """The key that an event's personal values are sealed with; None where it has none. Retries through an outage.
+    Raises `ConfigurationError` where it cannot be made or read, and what the last attempt met."""
     if not holds_personal(event):
         return None
     customer = key_of(event)
-    return bus.keys.cached(customer) or await bus.keys.ensure(customer)
+    return bus.keys.cached(customer) or await _patiently(partial(bus.keys.ensure, customer))
+
+
+async def _patiently(attempt: Callable[[], Awaitable[R]]) -> R:
+    deadline = monotonic() + PATIENCE
+    while True:
+        try:
+            return await attempt()
+        except TransientError:
+            if monotonic() >= deadline:
+                raise
+        await asyncio.sleep(_PAUSE)
 
 
 @cache
 def _trial() -> CustomerKey:
-    """Seals what is only tried, and goes nowhere."""
-    return CustomerKey("trial", bytes(32))
+    """Seals what is only tried, and goes nowhere. What it seals is as long as what any customer's key does."""
+    return CustomerKey.new()[0]
 
 
 @dataclass(slots=True)
 class _Held:
-    """An event that waits for its customer's key."""
+    """An event that waits for its customer's key, or behind one that does. ``make`` seals it; None where there is
+    nothing to seal."""
 
     order: int
     outgoing: Outgoing
-    make: Callable[..., Outgoing]
+    make: Callable[..., Outgoing] | None
 
 
 def prepare(
@@ -214,15 +229,11 @@ class Publisher:
         ended."""
         bus = self._bus
         if type(event) not in bus.schemas.cleared:
-            await bus.schemas.admit(type(event))
-        if self._held or spec_of(event).personal:
-            customer = key_of(event)
-            sealer = bus.keys.cached(customer) if holds_personal(event) else None
-            held = customer in self._held or (sealer is None and holds_personal(event))
-        else:
-            customer, sealer, held = "", None, False
+            await clear(bus, event)
+        personal = spec_of(event).personal and holds_personal(event)
+        sealer = bus.keys.cached(key_of(event)) if personal else None
         # What has to wait for a key is prepared now all the same, so that what is wrong with it is raised here.
-        trial = _trial() if held else sealer
+        trial = _trial() if personal and sealer is None else sealer
         outgoing = prepare(bus, event, id=id, time=time, source=source, cause=cause, sealer=trial)
         while not self._closed and (self._unanswered >= self._limit or self._recovery is not None):
             await self._wait()
@@ -231,17 +242,21 @@ class Publisher:
             raise ClosedError("this publisher's block has ended: open another with bus.publisher()")
         order = self._order
         self._order += 1
-        # The wait may have changed that, either way: a key that came, one that was erased.
-        if customer in self._held or (held and bus.keys.cached(customer) is None):
-            make = partial(
-                prepare, bus, event, id=outgoing.id, time=time or bus.clock.now(), source=source, cause=cause
-            )
-            self._hold(customer, _Held(order, outgoing, make))
-        elif held:
-            sealer = bus.keys.cached(customer) if holds_personal(event) else None
-            self._send(order, prepare(bus, event, id=outgoing.id, time=time, source=source, cause=cause, sealer=sealer))
-        else:
+        # Looked at again, since the wait may have changed it: a key that came, one that was erased.
+        key = bus.keys.cached(outgoing.key) if personal else None
+        waits = outgoing.key in self._held or (personal and key is None)
+        if not waits and key is sealer:
             self._send(order, outgoing)
+            return
+        make = None
+        if personal:
+            now = time or bus.clock.now()
+            make = partial(prepare, bus, event, id=outgoing.id, time=now, source=source, cause=cause)
+        held = _Held(order, outgoing, make)
+        if waits:
+            self._hold(held)
+        else:
+            self._release(held, key)
 
     async def flush(self) -> None:
         """Waits until every event sent so far is stored or has failed."""
@@ -273,9 +288,10 @@ class Publisher:
         chain = (self, outgoing.key)
         self._bus.committer.submit(outgoing.stream, [outgoing.append], done, chain=chain)
 
-    def _hold(self, customer: str, held: _Held) -> None:
+    def _hold(self, held: _Held) -> None:
         """Keeps a customer's events until the customer has a key, and those of others go on meanwhile."""
         self._unanswered += 1
+        customer = held.outgoing.key
         if customer not in self._held:
             self._held[customer] = []
             task = asyncio.create_task(self._fetch(customer))
@@ -284,29 +300,33 @@ class Publisher:
         self._held[customer].append(held)
 
     async def _fetch(self, customer: str) -> None:
-        deadline = monotonic() + PATIENCE
         key: CustomerKey | None = None
         failure: Exception | None = None
-        while key is None and failure is None:
-            try:
-                key = await self._bus.keys.ensure(customer)
-            except TransientError as error:
-                if monotonic() >= deadline:
-                    failure = error
-                await asyncio.sleep(_PAUSE)
-            except Exception as error:  # noqa: BLE001 - whatever it is, each event is told of it
-                failure = error
+        try:
+            key = await _patiently(partial(self._bus.keys.ensure, customer))
+        except Exception as error:  # noqa: BLE001 - whatever it is, each event is told of it
+            failure = error
         for held in self._held.pop(customer):
             self._unanswered -= 1
-            if failure is None:
-                outgoing = held.make(sealer=key)
-                if self._recovery is not None:
-                    self._retries.append((held.order, outgoing))
-                else:
-                    self._send(held.order, outgoing)
-            else:
+            if failure is not None and held.make is not None:
                 self._fail(held.outgoing, failure)
+            else:
+                self._release(held, key)
         self._changed.set()
+
+    def _release(self, held: _Held, key: CustomerKey | None) -> None:
+        outgoing = held.outgoing
+        outgoing.deadline = monotonic() + PATIENCE
+        try:
+            if held.make is not None:
+                outgoing = held.make(sealer=key)
+        except Exception as error:  # noqa: BLE001 - the others still have to go
+            self._fail(outgoing, error)
+            return
+        if self._recovery is not None:
+            self._retries.append((held.order, outgoing))
+        else:
+            self._send(held.order, outgoing)
 
     async def _recover(self) -> None:
         try:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sojourn.bus.client import Bus
 from sojourn.bus.event import Event, Key
-from sojourn.bus.publisher import Published
+from sojourn.bus.publisher import Published, clear
 
 
 class CustomerErased(Event, owner="sojourn"):
@@ -36,9 +36,13 @@ async def erase(bus: Bus, customer: str) -> Erasure:
     of what was stored read None, ``envelope.erased`` names them, and the rest of the story stays. What is published
     about the customer later gets a new key. Erasing again, after an interruption for instance, does no harm.
 
-    Raises `ValueError` for a text that cannot be a key, and what the server meets.
+    What another process publishes about the customer within that second may still be sealed with the destroyed key:
+    then it is erased, too. Raises `ValueError` for a text that cannot be a key, and what the server meets.
     """
     bus.namespace.locate(customer)
+    event = CustomerErased(customer_id=customer)
+    # Refused before anything is done, where it is.
+    await clear(bus, event)
     had_key = await bus.keys.erase(customer)
-    published = await bus.publish(CustomerErased(customer_id=customer))
+    published = await bus.publish(event)
     return Erasure(customer, had_key, published)
