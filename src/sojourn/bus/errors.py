@@ -23,6 +23,12 @@ SojournError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sojourn.bus.schemas.change import Change
+
 
 class SojournError(Exception):
     """The root: catches everything that Sojourn raises on purpose."""
@@ -53,7 +59,14 @@ class DecodeError(PermanentError):
 
 
 class SchemaError(PermanentError):
-    """A document that does not fit its event type."""
+    """A document that does not fit its event type, or a schema that does not fit the registered one.
+
+    ``difference`` holds what changed between two schemas, where that is the matter.
+    """
+
+    def __init__(self, message: str, *, difference: Sequence[Change] = ()) -> None:
+        super().__init__(message)
+        self.difference = tuple(difference)
 
 
 class UnknownTypeError(SchemaError):

@@ -323,7 +323,8 @@ async def test_who_no_longer_fits_loses_the_clearance(any_town: Town) -> None:
     record = await other.record("CartAbandoned")
     assert record is not None
     # Version 1 is replaced, version 2 stays.
-    changed = record.versions[0].model_copy(update={"hash": "sha256:other"})
+    other_schema = schema_of(cart(value=(str, ...)))
+    changed = record.versions[0].model_copy(update={"schema_": other_schema, "hash": fingerprint(other_schema)})
     forged = record.model_copy(update={"versions": [changed, record.versions[1]]})
     await any_town.bucket.put("type.CartAbandoned", forged.model_dump_json(by_alias=True).encode())
     await eventually(lambda: first not in one.cleared)
@@ -335,6 +336,25 @@ async def test_who_no_longer_fits_loses_the_clearance(any_town: Town) -> None:
     await any_town.bucket.put("type.CartAbandoned", forged.model_dump_json(by_alias=True).encode())
     await eventually(lambda: second not in one.cleared)
     assert one.cleared == {else_}
+
+
+async def test_a_schema_that_is_only_written_in_another_way_still_fits(town: Town) -> None:
+    """As after an update of pydantic, which may write the same contract differently."""
+    one = town.process()
+    cls = cart(value=INT)
+    await one.admit(cls)
+    record = await one.record("CartAbandoned")
+    assert record is not None
+    schema = record.versions[0].schema_
+    wrapped = schema | {"properties": {name: {"allOf": [part]} for name, part in schema["properties"].items()}}
+    written = record.versions[0].model_copy(update={"schema_": wrapped, "hash": fingerprint(wrapped)})
+    assert written.hash != record.versions[0].hash
+    forged = record.model_copy(update={"versions": [written]})
+    await town.bucket.put("type.CartAbandoned", forged.model_dump_json(by_alias=True).encode())
+    other = town.process()
+    await other.admit(cls)
+    await eventually(lambda: one.cached("CartAbandoned") == forged)
+    assert one.cleared == other.cleared == {cls}
 
 
 async def test_there_is_one_watch_and_it_begins_with_the_first_question(town: Town) -> None:

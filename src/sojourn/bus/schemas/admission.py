@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sojourn.bus.errors import SchemaError
 from sojourn.bus.event import Event, spec_of
-from sojourn.bus.schemas.compatibility import Level, Verdict, changes, check, render
+from sojourn.bus.schemas.compatibility import Change, Level, Verdict, changes, check, render
 from sojourn.bus.schemas.reading import Gap, find_gap
 from sojourn.bus.schemas.records import SchemaRecord, VersionRecord
 from sojourn.bus.schemas.schema import Schema, fingerprint, key_name, schema_of
@@ -92,18 +92,27 @@ def judge(claim: Claim, known: SchemaRecord, level: Level) -> Verdict:
     return check(known.before(claim.version), claim.schema, level, bridged=bridged)
 
 
+def differences(claim: Claim, there: VersionRecord) -> list[Change]:
+    """What changed between the registered schema of a version and the claimed one.
+
+    Nothing, too, where the same contract is only written in another way, as a new release of pydantic may do.
+    """
+    return [] if there.hash == claim.hash else changes(there.schema_, claim.schema)
+
+
 def check_same(claim: Claim, known: SchemaRecord, there: VersionRecord) -> None:
     """Raises `SchemaError` with the difference where the claim's schema is not the registered one of its version."""
-    if there.hash == claim.hash:
+    found = differences(claim, there)
+    if not found:
         return
-    # Without the fixes, which are for a new version.
-    found = [change._replace(fix="") for change in changes(there.schema_, claim.schema)]
     newest = max(one.version for one in known.versions)
-    difference = render(found, indent="  ") or f"  {there.hash}\n  {claim.hash}"
+    # Without the fixes, which are for a new version.
+    shown = render([change._replace(fix="") for change in found], indent="  ")
     raise SchemaError(
         f"{claim.type} version {claim.version} is registered with another schema (by {there.reference}), and "
-        f"{claim.reference} differs from it:\n{difference}\n"
-        f"A version is never changed: undo it, or say version={newest + 1} in the class"
+        f"{claim.reference} differs from it:\n{shown}\n"
+        f"A version is never changed: undo it, or say version={newest + 1} in the class",
+        difference=found,
     )
 
 
@@ -112,7 +121,7 @@ def check_bridged(claim: Claim, known: SchemaRecord) -> None:
     for older in known.before(claim.version):
         gap = find_gap(known, claim.upcasts, older.version, claim.version, claim.schema)
         if gap is not None:
-            raise SchemaError(_unbridged(claim, older.version, gap))
+            raise SchemaError(_unbridged(claim, older.version, gap), difference=gap.changes)
 
 
 def unregistered(claim: Claim, known: SchemaRecord | None) -> SchemaError:
@@ -172,7 +181,7 @@ def _check_new(claim: Claim, known: SchemaRecord, level: Level) -> None:
         )
     verdict = judge(claim, known, level)
     if not verdict.ok:
-        raise SchemaError(refusal(verdict, claim))
+        raise SchemaError(refusal(verdict, claim), difference=[one.change for one in verdict.violations])
 
 
 def _version(claim: Claim, there: VersionRecord | None, *, now: datetime, push: bool) -> VersionRecord:

@@ -12,10 +12,10 @@ from sojourn.bus.clock import Clock
 from sojourn.bus.errors import ClosedError, ConcurrencyError, SojournError
 from sojourn.bus.event import Event, spec_of
 from sojourn.bus.ports import Bucket, Entry
-from sojourn.bus.schemas.admission import admitted, check_bridged, check_same, claim_of, unregistered
+from sojourn.bus.schemas.admission import admitted, check_bridged, check_same, claim_of, differences, unregistered
 from sojourn.bus.schemas.compatibility import breaking, render
 from sojourn.bus.schemas.records import PREFIX, SchemaRecord, dump_record, parse_record
-from sojourn.bus.schemas.schema import fingerprint, schema_of
+from sojourn.bus.schemas.schema import schema_of
 
 log = structlog.get_logger("sojourn.bus")
 
@@ -175,7 +175,7 @@ class Schemas:
         spec = spec_of(cls)
         record = self._records.get(spec.type)
         there = record.version(spec.version) if record is not None else None
-        return there is not None and there.hash == fingerprint(schema_of(cls))
+        return there is not None and not differences(claim_of(cls), there)
 
     async def _read(self, type: str) -> tuple[SchemaRecord | None, int]:
         """The stored record and its revision, as the next write has to expect it."""
