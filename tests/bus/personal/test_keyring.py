@@ -505,3 +505,22 @@ async def test_a_watch_that_breaks_is_taken_up_again_and_told_once(
         await here.erase("ada")
         await eventually(lambda: there.cached("ada") is None)
     assert [line["event"] for line in logs] == ["erasures by other processes are not seen for now"]
+
+
+async def test_rotation_finds_what_was_wrapped_by_an_older_key_meanwhile(world: World) -> None:
+    old = await world.ring()
+    await old.ensure("ada")
+    both = await world.ring(MasterKeys({"two": bytes(32), "one": MASTER._keys["one"]}))
+    counting = await world.counted(both)
+    entries = counting.entries
+    late = iter(["late"])
+
+    async def and_another_is_made(prefix: str = "") -> list[Entry]:
+        found = await entries(prefix)
+        if prefix == "key.":
+            for customer in late:
+                await old.ensure(customer)
+        return found
+
+    counting.entries = and_another_is_made  # type: ignore[method-assign]  # somebody else is at work
+    assert await both.rotate() == 2
