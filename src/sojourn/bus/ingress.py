@@ -20,7 +20,7 @@ import structlog
 from sojourn.bus.catalog import Catalog
 from sojourn.bus.client import Bus
 from sojourn.bus.delivery.lease import TTL, Lease
-from sojourn.bus.errors import ConcurrencyError, DuplicateError, SojournError
+from sojourn.bus.errors import ConcurrencyError, ConfigurationError, DuplicateError, SojournError
 from sojourn.bus.intake import INGRESS, Filing, KeyWantedError, file_document
 from sojourn.bus.ports import Append, Expectation, Stored
 from sojourn.bus.publisher import HEADROOM
@@ -35,6 +35,9 @@ _CHUNK_BYTES = 2 << 20
 
 _ERASED = 64
 """Documents removed at a time."""
+
+_LACKING = 10.0
+"""Seconds that a worker which cannot file what is there leaves the ingress to others."""
 
 _IDLE = 1.0
 """Seconds after which the cursors of shards without traffic follow."""
@@ -67,6 +70,7 @@ class Ingress:
 
     async def run(self) -> None:
         """Files documents until cancelled."""
+        wait = TTL / 10
         try:
             while True:
                 try:
@@ -79,10 +83,15 @@ class Ingress:
                             tasks.create_task(self._tidy())
                             tasks.create_task(self._relay())
                 except* SojournError as group:
-                    for error in _leaves(group):
-                        if not isinstance(error, ConcurrencyError):
-                            log.warning("ingress starts over", reason=str(error))
-                await asyncio.sleep(TTL / 10)
+                    errors = [error for error in _leaves(group) if not isinstance(error, ConcurrencyError)]
+                    for error in errors:
+                        log.warning("ingress starts over", reason=str(error))
+                    if any(isinstance(error, ConfigurationError) for error in errors):
+                        # A master key that this worker lacks, perhaps, and another one has.
+                        await self._lease.release()
+                        wait = _LACKING
+                await asyncio.sleep(wait)
+                wait = TTL / 10
         finally:
             await self._lease.release()
 

@@ -17,6 +17,7 @@ from sojourn.bus.envelope import decode, format_time
 from sojourn.bus.errors import DecodeError, PermanentError, SchemaError, TooLargeError, UnknownTypeError
 from sojourn.bus.event import Event, key_of, names_read
 from sojourn.bus.personal.documents import seal_document
+from sojourn.bus.personal.field import Sealing
 from sojourn.bus.personal.key import CustomerKey
 from sojourn.bus.ports import Append, Stored
 from sojourn.bus.schemas.records import SchemaRecord, VersionRecord
@@ -76,8 +77,9 @@ def file_document(
     It has to fit the registered schema of the version it says it has, in ``schemaversion`` or ``dataschema``; one that
     says nothing is of the oldest. Personal values, and the whole of a document that is buried, are sealed; without
     ``sealers``, which a worker without a master key has not, a document that is buried stays as it is. Raises
-    `KeyWantedError`.
+    `KeyWantedError`: without ``sealers`` also for what is buried of a type that has personal values.
     """
+    record: SchemaRecord | None = None
     document: dict[str, Any] = {}
     at: Address | None = None
     try:
@@ -104,8 +106,10 @@ def file_document(
         envelope = decode(payload, cls or Event)
         if cls is not None and (located := key_of(envelope.event)) != key:
             raise SchemaError(f"the key field reads as {located[:100]!r} once validated, and as {key[:100]!r} before")
-        if spec.personal if spec is not None and spec.version == version.version else contracts.of(version).personal:
-            completed["data"] = seal_document(completed["data"], version.schema_, _sealer(sealers, key))
+        own = spec is not None and spec.version == version.version
+        if spec.personal if spec is not None and own else contracts.of(version).personal:
+            event = envelope.event if own else None
+            completed["data"] = _seal_data(completed["data"], version, event, _sealer(sealers, key))
             payload = _written(completed)
         if len(payload) > max_size:
             raise TooLargeError(
@@ -116,7 +120,7 @@ def file_document(
     except PermanentError as error:
         where = at if at is not None else _nowhere(namespace)
         content, sealed = message.payload, False
-        if sealers is not None:
+        if sealers is not None or (record is not None and any(contracts.of(one).personal for one in record.versions)):
             content, sealed = _sealed(content, sealers, where), True
         letters = _bury(message, document, where, namespace, error, max_size, content, sealed=sealed)
         return Filing(message.sequence, where, list(letters), error)
@@ -160,7 +164,37 @@ def _sealer(sealers: Sealers | None, customer: str) -> CustomerKey:
     return key
 
 
-def _sealed(content: bytes, sealers: Sealers, at: Address) -> bytes:
+def _seal_data(data: dict[str, Any], version: VersionRecord, event: Event | None, key: CustomerKey) -> dict[str, Any]:
+    """The data with what is personal sealed, as the producer wrote the rest of it."""
+    noted = _Noting(key)
+    sealed = seal_document(data, version.schema_, noted)
+    if event is None:
+        return sealed
+    found, noted.sealed = noted.sealed, 0
+    written = event.__pydantic_serializer__.to_json(event, by_alias=True, exclude_unset=True, context=Sealing(noted))
+    if noted.sealed == found:
+        return sealed
+    # The class also reads names that its schema does not have: then the event is written as the class does.
+    own: dict[str, Any] = from_json(written)
+    return own
+
+
+class _Noting(CustomerKey):
+    """A customer's key that counts the values it seals."""
+
+    __slots__ = ("_key", "sealed")
+
+    def __init__(self, key: CustomerKey) -> None:
+        self.id = key.id
+        self._key = key
+        self.sealed = 0
+
+    def seal(self, plain: bytes) -> str:
+        self.sealed += plain != b"null"
+        return self._key.seal(plain)
+
+
+def _sealed(content: bytes, sealers: Sealers | None, at: Address) -> bytes:
     key = _sealer(sealers, NOBODY if at.token == NO_KEY else at.key)
     return key.seal(to_json(base64.b64encode(content).decode())).encode()
 
@@ -177,7 +211,7 @@ def _parse(payload: bytes) -> dict[str, Any]:
 
 def _check(document: dict[str, Any], subject: str, namespace: Namespace) -> str:
     if document.get("specversion") != "1.0":
-        raise DecodeError(f"no CloudEvents 1.0 document: specversion is {document.get('specversion')!r}")
+        raise DecodeError("no CloudEvents 1.0 document: 'specversion' has to be \"1.0\"")
     for name in ("id", "source", "type"):
         value = document.get(name)
         if not isinstance(value, str) or not 0 < len(value) <= 2048:
@@ -215,9 +249,7 @@ def _key(document: dict[str, Any], type: str, cls: type[Event] | None, record: S
 def _check_subject(document: dict[str, Any], key: str) -> None:
     subject = document.get("subject")
     if subject is not None and subject != key:
-        raise SchemaError(
-            f"the document's subject {str(subject)[:100]!r} is not the customer in its data, {key[:100]!r}"
-        )
+        raise SchemaError(f"the document's subject is another one than the customer in its data, {key[:100]!r}")
 
 
 def _complete(document: dict[str, Any], key: str, message: Stored) -> dict[str, Any]:
