@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sojourn.bus.errors import SchemaError
 from sojourn.bus.event import Event, spec_of
-from sojourn.bus.schemas.compatibility import Change, Level, Verdict, changes, check, render
+from sojourn.bus.schemas.compatibility import REWRITTEN, Change, Level, Verdict, changes, check, render
 from sojourn.bus.schemas.reading import Gap, find_gap
 from sojourn.bus.schemas.records import SchemaRecord, VersionRecord
 from sojourn.bus.schemas.schema import Schema, fingerprint, key_name, schema_of
@@ -95,9 +95,10 @@ def judge(claim: Claim, known: SchemaRecord, level: Level) -> Verdict:
 def differences(claim: Claim, there: VersionRecord) -> list[Change]:
     """What changed between the registered schema of a version and the claimed one.
 
-    Nothing, too, where the same contract is only written in another way, as a new release of pydantic may do.
+    Nothing, too, where the same contract is only written in another way.
     """
-    return [] if there.hash == claim.hash else changes(there.schema_, claim.schema)
+    found = changes(there.schema_, claim.schema) if there.hash != claim.hash else []
+    return [] if found == [REWRITTEN] else found
 
 
 def check_same(claim: Claim, known: SchemaRecord, there: VersionRecord) -> None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from sojourn.bus.schemas.change import NEITHER, UPCAST, Change, Direction, render
 from sojourn.bus.schemas.comparison import compare, keys_moved
+from sojourn.bus.schemas.contract import contract
 
 __all__ = ["Change", "Direction", "Level", "Verdict", "Version", "Violation", "breaking", "changes", "check", "render"]
 
@@ -81,17 +82,18 @@ class Verdict(NamedTuple):
         return not self.violations
 
 
+REWRITTEN = Change("", "written differently, read the same", NEITHER, "")
+"""The only change where the same contract is put into other words, as a new release of pydantic may do."""
+
+
 def changes(old: Schema, new: Schema) -> list[Change]:
     """Every change from ``old`` to ``new``, in document order; empty where the contracts are equal.
 
     What happened to a model that is used in several places is listed at the first of them.
     """
-    # Imported late: events name their level, and contracts are made of events.
-    from sojourn.bus.schemas.schema import contract
-
     found = compare(old, new)
     if not found and old != new and contract(old) != contract(new):
-        return [Change("", "written differently, read the same", NEITHER, "")]
+        return [REWRITTEN]
     return found
 
 
