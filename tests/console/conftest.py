@@ -8,11 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import pytest
 import structlog
@@ -27,6 +29,7 @@ from sojourn.console.cli import run
 
 SOJOURN = [sys.executable, "-c", "from sojourn.console.main import main; main()"]
 DEADLINE = 30.0
+HEAD = "from decimal import Decimal\nfrom sojourn import Event, Key, Personal, upcast\n"
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +55,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     sys.path[:] = before
     sys.modules.pop("shop", None)
+
+
+@pytest.fixture
+def module(folder: Path) -> Iterator[Callable[[str], str]]:
+    """Writes a module of events into the current folder, and returns its name, which no other test has."""
+    written: list[str] = []
+
+    def write(code: str) -> str:
+        name = f"events_{uuid4().hex}"
+        (folder / f"{name}.py").write_text(f"{HEAD}{textwrap.dedent(code)}")
+        written.append(name)
+        return name
+
+    yield write
+    for name in written:
+        sys.modules.pop(name, None)
 
 
 class Ended(NamedTuple):

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 import sys
+import warnings
+from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 import structlog
 from pydantic import BaseModel
 
+from sojourn.bus.personal.key import CustomerKey, handling
 from sojourn.console import logs
 
 
@@ -124,3 +129,81 @@ def test_a_log_that_nobody_reads_is_no_failure(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sys, "stderr", Gone())
     logs.configure()
     structlog.get_logger().info("anyone?")
+
+
+@pytest.fixture
+def key() -> Iterator[CustomerKey]:
+    """The key of the customer whose event is being handled; it has sealed a few values."""
+    made, _ = CustomerKey.new()
+    for value in ("ann@example.org", "Zoë Müller", 4711, {"street": "Long Way 7"}):
+        made.seal(json.dumps(value).encode())
+    token = handling.set(made)
+    yield made
+    handling.reset(token)
+
+
+PERSONAL = ("ann@example.org", "ANN@", "Zoë", "Zo\\u00eb", "Zo\\xeb", "M\xfcller", "4711", "Long Way")
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_personal_values_of_whom_is_handled_are_scrubbed_from_every_line(
+    style: logs.Style, key: CustomerKey, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Telling:
+        def __repr__(self) -> str:
+            return "<to ann@example.org>"
+
+    logs.configure(style=style)
+    log = structlog.get_logger("sojourn.worker").bind(to="ann@example.org")
+    log.info("mail to ANN@Example.org", deep=[{"Zoë Müller": ("4711", 4711)}], it=Telling(), url="?q=ann%40example.org")
+    log.info(
+        "as %s", "ann@example.org", error=ValueError("Zoë Müller"), when=datetime(2026, 1, 1, tzinfo=UTC), n=5, ok=True
+    )
+    logging.getLogger("users.own").warning("mail to %s: %r", "ann@example.org", {"name": "Zoë Müller"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("no mail for ann@example.org", UserWarning, stacklevel=1)
+    try:
+        try:
+            raise KeyError("ann@example.org")
+        except KeyError as error:
+            raise RuntimeError("lost Zoë Müller at Long Way 7") from error
+    except RuntimeError:
+        log.exception("failed for Zoë Müller")
+        logging.getLogger("users.own").exception("failed")
+    told = "\n".join(lines(capsys))
+    for value in PERSONAL:
+        assert value not in told, value
+    assert told.count("RuntimeError: lost ••• at •••" if style == "text" else "RuntimeError: lost \\u2022") == 2
+    assert told.count("UserWarning: no mail for") == 1
+    assert "2026-01-01" in told
+    assert ("n=5" if style == "text" else '"n": 5') in told
+    if style == "json":
+        assert all(json.loads(line)["level"] in ("info", "warning", "error") for line in told.splitlines())
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_nothing_is_scrubbed_while_nobody_is_handled(style: logs.Style, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(style=style)
+    structlog.get_logger().info("mail to ann@example.org", age=42)
+    assert "mail to ann@example.org" in lines(capsys)[0]
+
+
+def test_what_a_line_says_of_itself_stays_whatever_is_personal(
+    key: CustomerKey, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key.seal(b'"info"')
+    key.seal(json.dumps(datetime.now(UTC).year).encode())
+    logs.configure()
+    structlog.get_logger().info("info")
+    document = json.loads(lines(capsys)[0])
+    assert (document["level"], document["event"]) == ("info", "•••")
+    assert datetime.fromisoformat(document["timestamp"]).year == datetime.now(UTC).year
+
+
+async def test_a_thread_that_takes_the_context_along_is_scrubbed_too(
+    key: CustomerKey, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure()
+    await asyncio.to_thread(logging.getLogger("users.own").warning, "mail to ann@example.org")
+    assert json.loads(lines(capsys)[0])["event"] == "mail to •••"

@@ -70,7 +70,7 @@ def _pushed(cls: type[Event], before: SchemaRecord | None, after: SchemaRecord) 
     old = before.version(version) if before is not None else None
     new = after.version(version)
     if before is None or not before.versions:
-        done.append(f"registered, {after.compatibility}")
+        done += ["registered", str(after.compatibility), *([f"owner {after.owner}"] if after.owner else [])]
     elif old is None:
         done.append("new version registered")
     elif new is not None and old.reference != new.reference:
@@ -82,8 +82,8 @@ def _pushed(cls: type[Event], before: SchemaRecord | None, after: SchemaRecord) 
             done.append("description")
         if old is not None and new is not None and old.upcasts != new.upcasts:
             done.append(f"upcasters from {', '.join(map(str, new.upcasts)) or 'none'}")
-    if before is not None and before.owner != after.owner:
-        done.append(f"owner {before.owner or '–'} → {after.owner}")
+        if before.owner != after.owner:
+            done.append(f"owner {before.owner or '–'} → {after.owner}")
     try:
         check_bridged(claim_of(cls), after)
     except SchemaError as error:
