@@ -174,12 +174,20 @@ def decode(payload: bytes, cls: type[Event], reader: Reader = NOBODY) -> Envelop
         return _brought_up(payload, cls, version, reader)
     if version > spec.version:
         reader.check_newer(cls, version)
-    return _validated(payload, cls, reader.unsealing() if spec.personal else None)
+    return _validated(payload, cls, reader.unsealing() if spec.personal else None, other=version != spec.version)
 
 
-def _validated(payload: bytes, cls: type[Event], unsealing: Unsealing | None) -> Envelope[Event]:
+def _validated(
+    payload: bytes, cls: type[Event], unsealing: Unsealing | None, *, other: bool = False
+) -> Envelope[Event]:
+    """``other``: the document is of another version, whose further fields a closed model has to bear, too."""
     try:
-        envelope = _model(cls).model_validate_json(payload, context=unsealing)
+        try:
+            envelope = _model(cls).model_validate_json(payload, context=unsealing)
+        except ValidationError as error:
+            if not other or all(item["type"] != "extra_forbidden" for item in error.errors()):
+                raise
+            envelope = _model(cls).model_validate_json(payload, context=unsealing, extra="ignore")
     except ValidationError as error:
         # Not `from error`, which quotes keys of dictionaries and more in every traceback.
         raise _explain(error, cls) from None
@@ -218,7 +226,7 @@ def _brought_up(payload: bytes, cls: type[Event], version: int, reader: Reader) 
     except ValueError as error:
         raise SchemaError(f"the upcasters of {cls.__name__} made something that has no JSON: {error}") from error
     try:
-        envelope = _validated(payload, cls, None)
+        envelope = _validated(payload, cls, None, other=True)
     except SchemaError as error:
         raise SchemaError(f"brought up from version {version}: {error}") from error
     if erased:
