@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from sojourn.bus.personal.key import CustomerKey
 from sojourn.bus.subjects import Namespace
 from sojourn.console.actions import Action, action_of, grid
+from sojourn.console.lens import Lens
 from sojourn.console.terminal import paint
 
 NOW = datetime(2026, 11, 23, 18, tzinfo=UTC)
@@ -149,3 +151,21 @@ def test_an_agent_keeps_its_colour() -> None:
     assert [span.style for span in first if span.text.startswith("win-back")] == [
         span.style for span in second if span.text.startswith("win-back")
     ]
+
+
+def test_an_action_is_seen_through_the_lens_that_is_given() -> None:
+    class Told(Lens):
+        def show(self, type: str, document: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], str | None]:
+            return {**document, "data": {"customer_id": "c-0042", "as": type}}, "no such version"
+
+    action = action_of(SUBJECT, json.dumps(DOCUMENT).encode(), 0, Told())
+    assert action is not None
+    assert (action.fields, action.trouble) == ({"as": "DiscountOffered"}, "no such version")
+    assert "DiscountOffered (no such version)" in line(action, None)
+
+
+def test_what_is_sealed_is_never_shown() -> None:
+    key, _ = CustomerKey.new()
+    action = offered(data={"customer_id": "c-0042", "to": key.seal(b'"ann@x.org"'), "percent": 10})
+    assert "DiscountOffered to=••• percent=10" in line(action, None)
+    assert key.id not in line(action, None)

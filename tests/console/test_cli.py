@@ -34,10 +34,24 @@ def modules_after(script: str) -> set[str]:
     return set(done.stdout.rpartition("MODULES")[2].split())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["watch", "--help"], ["simulate", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"], ["--version"], ["watch", "--help"], ["simulate", "--help"], ["schemas", "check", "--help"],
+        ["journeys", "erase", "--help"], ["keys", "rotate", "--help"],
+    ],
+)  # fmt: skip
 def test_help_loads_none_of_the_libraries(arguments: list[str]) -> None:
     loaded = modules_after(f"from sojourn.console.cli import run\nassert run({arguments!r}) == 0")
-    assert not loaded & {"pydantic", "nats", "langgraph", "structlog", "httpx", "rich", "uvloop", "asyncio"}
+    heavy = "pydantic nats langgraph structlog httpx rich uvloop asyncio cryptography jsonschema"
+    assert not loaded & {*heavy.split()}
+
+
+def test_what_needs_no_personal_data_loads_no_cryptography(folder: Path) -> None:
+    script = "from sojourn.console.cli import run\nassert run(['agents', 'ls', '-o', 'json']) == 0"
+    loaded = modules_after(script)
+    assert "nats" in loaded
+    assert not loaded & {"cryptography", "jsonschema"}
 
 
 def test_a_command_is_imported_when_it_is_called() -> None:

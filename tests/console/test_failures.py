@@ -8,6 +8,7 @@ from sojourn.bus.errors import (
     NotFoundError,
     PermissionDenied,
     PublishError,
+    SchemaError,
     SojournError,
     TimedOutError,
     UnavailableError,
@@ -48,6 +49,14 @@ def told(
 
 def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert told(capsys, UnavailableError("no server\nat host\x1b[2J")) == "sojourn: no server at host\\x1b[2J\n"
+
+
+def test_a_refusal_of_the_schema_registry_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    refusal = SchemaError("A differs:\n  value  type changed\x1b[2J\n\nraise the version")
+    expected = "sojourn: A differs:\nsojourn:   value  type changed\\x1b[2J\nsojourn: raise the version\n"
+    assert told(capsys, refusal) == expected
+    assert told(capsys, PublishError(str(refusal), event=None, reason=refusal)) == expected
+    assert told(capsys, ExceptionGroup("g", [refusal, refusal])) == expected
 
 
 def test_the_unexpected_is_one_line_too_and_says_how_to_see_more(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sojourn.console.options import Settings, parse_server
+from sojourn.console.options import MasterKeyGiven, Settings, parse_server
 from tests.console.conftest import Console
 
 
@@ -62,3 +62,23 @@ def test_where_it_runs_is_told_without_credentials() -> None:
     server, _ = parse_server("nats://me:s3cret@host")
     assert Settings(server, None, "n", Path("s")).where == "nats://host"
     assert Settings(None, None, "n", Path(".sojourn")).where == "the server of .sojourn"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable", "frozen"),
+    [((), "", False), (("--frozen",), "", True), ((), "1", True), ((), "0", False), (("--no-frozen",), "1", False)],
+)
+def test_frozen_comes_from_the_option_or_the_environment(
+    console: Console, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], variable: str, frozen: bool
+) -> None:
+    if variable:
+        monkeypatch.setenv("SOJOURN_FROZEN", variable)
+    console("publish", "OrderPlaced", '{"customer_id": "c1"}', "--module", "shop", *arguments)
+    assert console.connected[-1]["frozen"] is frozen
+    console("agents", "ls")
+    assert console.connected[-1]["frozen"] is False
+
+
+def test_settings_show_no_master_key() -> None:
+    given = MasterKeyGiven(text="master-1 c2VjcmV0")
+    assert "c2VjcmV0" not in repr(Settings(None, None, "sojourn", Path(".sojourn"), given))

@@ -100,7 +100,7 @@ def tell_erased(found: Found, erased: Erased, output: Form) -> None:
         ("stays", _left(found)),
     ]
     if erased.event is not None:
-        told.append(("told by", f"CustomerErased → {erased.event.stream} sequence {erased.event.sequence}"))
+        told.append(("event", f"CustomerErased → {erased.event.stream} sequence {erased.event.sequence}"))
     told.append(("processes", "drop the key, and what they made of it, within a second"))
     write_facts(told)
 

@@ -241,10 +241,12 @@ class Show:
 
 
 def action_of(envelope: Envelope[Event], agent: str) -> Action:
-    """An agent's action as people are shown it."""
+    """An agent's action as people are shown it, without what is personal: a replayed history is of real customers."""
     from sojourn.bus.event import spec_of
+    from sojourn.bus.personal.scrubbing import HIDDEN
     from sojourn.console.actions import Action
 
-    key = spec_of(envelope.event).key_field
-    data = envelope.event.model_dump(mode="json", exclude={key}, exclude_none=True)
+    spec = spec_of(envelope.event)
+    data = envelope.event.model_dump(mode="json", exclude={spec.key_field}, exclude_none=True)
+    data |= {name: HIDDEN for name in spec.personal if name in data}
     return Action(envelope.time, envelope.key, agent, envelope.type, data, envelope.cause_type)

@@ -45,8 +45,8 @@ def _said(one: Judged) -> str:
 
 
 def _problem(problem: Problem) -> Iterator[list[Span]]:
-    # A refusal in the registry's own words has lines of its own.
-    for part in problem.message.splitlines():
-        for number, line in enumerate(wrapped(part.strip(), 4)):
-            yield [Span(f"{'  - ' if not number and part is problem.message.splitlines()[0] else '    '}{line}")]
+    # A refusal in the registry's own words has several lines.
+    lines = [line for part in problem.message.splitlines() for line in wrapped(part.strip(), 4)]
+    for number, line in enumerate(lines):
+        yield [Span(f"{'    ' if number else '  - '}{line}")]
     yield from change_lines(problem.changes, indent=4)
