@@ -189,14 +189,14 @@ class _Noting(CustomerKey):
         self._key = key
         self.sealed = 0
 
-    def seal(self, plain: bytes) -> str:
+    def seal(self, plain: bytes, *, remember: bool = True) -> str:
         self.sealed += plain != b"null"
-        return self._key.seal(plain)
+        return self._key.seal(plain, remember=remember)
 
 
 def _sealed(content: bytes, sealers: Sealers | None, at: Address) -> bytes:
     key = _sealer(sealers, NOBODY if at.token == NO_KEY else at.key)
-    return key.seal(to_json(base64.b64encode(content).decode())).encode()
+    return key.seal(to_json(base64.b64encode(content).decode()), remember=False).encode()
 
 
 def _parse(payload: bytes) -> dict[str, Any]:

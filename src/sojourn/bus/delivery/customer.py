@@ -90,13 +90,13 @@ class Customer:
         """What was sealed with the customer's key; None where that was destroyed."""
         try:
             if self.key is not None:
-                return self.key.unseal(text)
+                return self.key.unseal(text, remember=False)
         except UnknownKeyError:
             pass
         # Not kept: whoever is being handled here goes on with the key that the event was read with.
         key = await self._group.keys.load(self._at.key)
         try:
-            return key.unseal(text) if key is not None else None
+            return key.unseal(text, remember=False) if key is not None else None
         except UnknownKeyError:
             return None
 

@@ -70,7 +70,8 @@ def dead_facts(
         reason, trace = key.scrub(reason), key.scrub(trace)
     reason, trace = reason[:_REASON], _readable(trace)[-_TRACEBACK:]
     if key is not None:
-        reason, trace = key.seal(to_json(reason)), key.seal(to_json(trace))
+        # Not remembered: the next failure may have the same reason, which is to be read.
+        reason, trace = (key.seal(to_json(text), remember=False) for text in (reason, trace))
     return {
         "reason": reason,
         "error": type(error).__name__,

@@ -118,7 +118,7 @@ class LaneTurn:
             # What is known of a customer with personal data may be found in the answer about that customer.
             try:
                 key = await self._vault.sealer()
-                kept = Sealed(key.seal(result)) if key is not None else document
+                kept = Sealed(key.seal(result, remember=False)) if key is not None else document
                 append = once_change(self._writer, self._at, self._lane, cause, name, kept)
                 [self._lane.tail] = await self._committer.store(self._at.stream, [append])
             except TooLargeError as error:

@@ -70,20 +70,23 @@ class CustomerKey:
     def __reduce__(self) -> str:
         raise TypeError("a customer's key is not to be pickled or copied")
 
-    def seal(self, plain: bytes) -> str:
-        """The sealed text of a value's JSON. Raises `TooLargeError`."""
+    def seal(self, plain: bytes, *, remember: bool = True) -> str:
+        """The sealed text of a value's JSON. Raises `TooLargeError`.
+
+        ``remember``: False for what is no personal value itself, and is sealed since it may hold some.
+        """
         if len(plain) > MAX_PLAIN:
             raise TooLargeError(
                 f"a personal value has {len(plain)} bytes, the limit is {MAX_PLAIN}", size=len(plain), limit=MAX_PLAIN
             )
-        if plain not in self._lately:
+        if remember and plain not in self._lately:
             self._remember(plain)
         nonce = os.urandom(_NONCE)
         head = self._head
         return head + urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, plain, head.encode())).decode()
 
-    def unseal(self, text: str) -> bytes:
-        """The JSON in a sealed text.
+    def unseal(self, text: str, *, remember: bool = True) -> bytes:
+        """The JSON in a sealed text. ``remember`` as for `seal`.
 
         Raises `UnknownKeyError` where another key sealed it, and `DecodeError` where it is damaged or forged; neither
         message holds anything of the text but the key's id.
@@ -106,7 +109,7 @@ class CustomerKey:
                 f"a personal value sealed by the key {self.id} was changed afterwards, or comes from elsewhere: "
                 "it does not authenticate"
             ) from None
-        if plain not in self._lately:
+        if remember and plain not in self._lately:
             self._remember(plain)
         return plain
 

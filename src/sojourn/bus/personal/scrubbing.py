@@ -102,6 +102,10 @@ def _seek(leaf: object, sought: _Sought) -> None:
                 sought.words.add(_lower(text))
             else:
                 sought.parts.update(_cut(text))
+                if not text.isascii():
+                    # In capitals ß is SS, and a few others become several as well.
+                    sought.parts.update(_cut(text.upper()))
+                    sought.parts.update(_cut(text.casefold()))
                 if date := _DATE.match(text):
                     year, month, day, time = date.groups()
                     sought.parts.update({f"{year}-{month}-{day}", f"{year}, {int(month)}, {int(day)}"})
