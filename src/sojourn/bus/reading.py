@@ -50,7 +50,7 @@ class Reader:
         except LookupError:
             raise UnknownVersionError(f"{newer}, and is not registered", type=name) from None
         if reason is not None:
-            raise UnknownTypeError(f"{newer}, and cannot be read as that: {reason}", type=name)
+            raise UnknownTypeError(f"{newer}, and cannot be read as that: {reason}. Update the code", type=name)
 
 
 NOBODY = Reader()

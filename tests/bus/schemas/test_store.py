@@ -495,9 +495,7 @@ async def test_a_newer_version_is_read_where_it_can_be(any_town: Town) -> None:
     await schemas.refresh("CartAbandoned")
     for _ in range(2):
         assert schemas.newer(mine, 2) is None
-        reason = schemas.newer(mine, 3)
-        assert reason is not None and reason.startswith("version 3 of CartAbandoned cannot be read by version 1")
-        assert "value" in reason
+        assert schemas.newer(mine, 3) == "value: type changed from integer to string"
     with pytest.raises(LookupError, match="version 4"):
         schemas.newer(mine, 4)
 

@@ -102,16 +102,14 @@ class Worker:
 
     async def _enter(self) -> None:
         bus = self.bus
-        for cls in self.catalog:
-            await bus.schemas.admit(cls)
+        # Before anything is registered, so that code which cannot run leaves nothing behind.
         for cls in {
             cls for processor in self.processors for cls in (*processor.handles.values(), *processor.folds.values())
         }:
             await bus.schemas.check_reading(cls)
-        if any(spec_of(cls).personal for cls in self.catalog):
-            await bus.keys.prepare()
-        if bus.keys.has_master:
-            await bus.keys.verify()
+        await self._check_keys()
+        for cls in self.catalog:
+            await bus.schemas.admit(cls)
         for processor in self.processors:
             await bus.registry.register(processor)
         await self._announce()
@@ -145,6 +143,21 @@ class Worker:
             await asyncio.wait([future, self._running], return_when=asyncio.FIRST_COMPLETED)
             if self._running.done():
                 await self._running
+
+    async def _check_keys(self) -> None:
+        """Raises `ConfigurationError` where a master key is needed that is not here: personal values are stored
+        already, or a processor publishes some."""
+        keys = self.bus.keys
+        personal = [cls.__name__ for cls in self.catalog if spec_of(cls).personal]
+        if keys.has_master or personal:
+            await keys.verify()
+        if keys.has_master and personal:
+            await keys.prepare()
+        for processor in self.processors:
+            if any(spec_of(cls).personal for cls in processor.publishes.values()):
+                await keys.prepare()
+        if personal and not keys.has_master:
+            log.warning("no master key is given: personal values could neither be read nor published", events=personal)
 
     async def _leave(self) -> None:
         """Ends everything that runs. Cancelled in the middle, it leaves the rest to the event loop."""

@@ -13,7 +13,7 @@ from sojourn.bus.errors import ClosedError, ConcurrencyError, SojournError
 from sojourn.bus.event import Event, spec_of
 from sojourn.bus.ports import Bucket, Entry
 from sojourn.bus.schemas.admission import admitted, check_bridged, check_same, claim_of, differences, unregistered
-from sojourn.bus.schemas.compatibility import breaking, render
+from sojourn.bus.schemas.compatibility import breaking
 from sojourn.bus.schemas.records import PREFIX, SchemaRecord, dump_record, parse_record
 from sojourn.bus.schemas.schema import schema_of
 
@@ -130,12 +130,8 @@ class Schemas:
         key = (cls, version, newer.hash)
         if key not in self._verdicts:
             found = breaking(schema_of(cls), newer.schema_, "forward")
-            self._verdicts[key] = (
-                f"version {version} of {spec.type} cannot be read by version {spec.version}, which this code knows "
-                f"(update it):\n{render(found)}"
-                if found
-                else None
-            )
+            told = "; ".join(f"{change.path or 'the event'}: {change.what}" for change in found)
+            self._verdicts[key] = told or None
         return self._verdicts[key]
 
     async def close(self) -> None:
