@@ -34,15 +34,19 @@ _FILE = re.compile(r"# (\w+\.py)\n")
 _COMMAND = re.compile(r"^\$ ", re.MULTILINE)
 _LOG = re.compile(r"2> ?(\S+)")
 
-_ASKS = ("sojourn watch", "sojourn dead ls", "sojourn dead show", "grep ", "cat ")
+_ASKS = ("sojourn watch", "sojourn dead ls", "sojourn dead show", "grep ", "cat ", "python waiting.py")
 """What only looks, and may look too early for what an agent is still doing."""
 
 _CHANCE = [
     (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "<uuid>"),
-    (re.compile(r"\b\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?)?"), "<time>"),
+    (re.compile(r"\b(\d{4}-)?\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?)?"), "<time>"),
     (re.compile(r"\b\d\d:\d\d:\d\d(\.\d+)?\b"), "<time>"),
     (re.compile(r"sealed:1:[\w-]+:[\w-]+=*"), "<sealed>"),
-    (re.compile(r"\bpid=\d+"), "pid=<pid>"),
+    (re.compile(r"\b127\.0\.0\.1:\d+"), "127.0.0.1:<port>"),
+    # Cursors and leases are written on their own time, and take sequences.
+    (re.compile(r"\b(SOJOURN_\d)(-| sequence )\d+"), r"\1\2<sequence>"),
+    # Columns are as wide as what is in them.
+    (re.compile(r"(?<=\S) {2,}"), "  "),
 ]
 
 
@@ -105,7 +109,7 @@ class Session:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._status = 0
-        self._background: list[subprocess.Popen[bytes]] = []
+        self._background: list[tuple[subprocess.Popen[bytes], Path]] = []
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SOJOURN_")}
         self._environment = kept | {
@@ -165,21 +169,22 @@ class Session:
     def _start(self, command: str) -> None:
         log = _LOG.search(command)
         assert log is not None, f"what goes on in the background has a log: {command}"
+        file = self._folder / log[1]
+        file.unlink(missing_ok=True)  # what the one before has said is no news
         process = subprocess.Popen(
             ["sh", "-c", f"exec {command.removesuffix('&')}"], cwd=self._folder, env=self._environment,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        self._background.append(process)
+        self._background.append((process, file))
         deadline = time.monotonic() + DEADLINE
-        file = self._folder / log[1]
         while not file.exists() or "running" not in file.read_text():
             assert process.poll() is None and time.monotonic() < deadline, file.read_text()
             time.sleep(0.05)
 
     def _kill(self) -> None:
-        process = self._background.pop(0)
+        process, log = self._background.pop(0)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(DEADLINE) == 0
+        assert process.wait(DEADLINE) == 0, log.read_text()
 
 
 def _split(part: str) -> tuple[str, str]:
