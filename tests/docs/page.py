@@ -1,5 +1,5 @@
-"""Runs a page of the documentation in an empty folder: writes its code there, types its commands, and says what the page
-would look like if every output on it were today's.
+"""Runs a page of the documentation in an empty folder: writes its code there, types its commands, and tells what the
+page would look like if every output on it were today's.
 
 - A ``python`` block begins with the name of its file, ``# shop.py``. What it defines takes the place of what has the
   same name in that file, or is added; so a page shows what changes and not the whole file each time.
