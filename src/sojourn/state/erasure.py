@@ -1,7 +1,8 @@
 """Erasure: what was personal about a customer becomes unreadable, in a log that is never rewritten.
 
 Every personal value is sealed under its customer's data key, wherever it is stored. Destroying that key erases them
-all: in the log, in lanes and timers, in dead letters, in backups of the server's store that were made before.
+all: in the log, in lanes and timers, in dead letters, in copies of the streams that were made before. A backup of the
+bucket of keys still holds the key, though: restoring it calls for erasing again.
 """
 
 from __future__ import annotations

@@ -40,9 +40,10 @@ def journeys() -> None:
 def erase(settings: Settings, key: str | None, yes: bool, dry_run: bool, nobody: bool, output: Form) -> None:
     """Destroys the data key of the customer KEY.
 
-    Whatever is personal, wherever it is stored, reads None from then on: in the log, in dead letters, in backups of the
-    server. What happened, when and how often stays. Running processes drop the key within a second, and the event
-    CustomerErased tells whoever keeps copies elsewhere. There is no way back.
+    Whatever is personal, wherever it is stored, reads None from then on: in the log, in dead letters, in copies of the
+    streams. What happened, when and how often stays. Running processes drop the key within a second, and the event
+    CustomerErased tells whoever keeps copies elsewhere. There is no way back but a backup of the bucket of keys: after
+    restoring one, erase again.
     """
     from sojourn.console.confirming import confirm, require_answer
     from sojourn.console.erasing import destroy, survey, tell_erased, tell_found, to_erase
