@@ -81,8 +81,9 @@ class Customer:
         return read(self.reader)
 
     async def sealer(self) -> CustomerKey | None:
-        """The key for what a handler keeps, made where there is none; None in a group that knows nothing personal."""
-        if self.key is None and self._group.personal:
+        """The key for what a handler keeps, made where there is none; None in a group that knows nothing personal, or
+        can know nothing, without a master key."""
+        if self.key is None and self._group.personal and self._group.keys.has_master:
             self.key = await self._group.keys.ensure(self._at.key)
         return self.key
 
