@@ -73,6 +73,7 @@ class ReadingContract:
             transport.read("NOT-THERE", "a.>"),
             gather(transport.follow("NOT-THERE", "a.>")),
             transport.delete_messages("NOT-THERE", [1]),
+            transport.purge("NOT-THERE", 1),
             transport.ensure_consumer("NOT-THERE", "c", "a.>", start=1, max_ack_pending=1),
         ):
             with pytest.raises(NotFoundError):

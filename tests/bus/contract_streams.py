@@ -59,3 +59,19 @@ class StreamContract:
         assert await arena.state() == (201, 200, 0)
         assert await arena.transport.last(arena.stream, f"{arena.ns}.log.1.k.>") is None
         assert await arena.send(arena.event("k")) == [Receipt(201)]
+
+    async def test_a_purge_ends_at_its_sequence(self, arena: Arena) -> None:
+        await arena.send(*(arena.event("k") for _ in range(20)))
+        await arena.transport.purge(arena.stream, 0)
+        assert await arena.state() == (1, 20, 20)
+        await arena.transport.delete_messages(arena.stream, [3, 15])
+        await arena.transport.purge(arena.stream, 12)
+        await arena.transport.purge(arena.stream, 12)
+        assert await arena.state() == (13, 20, 7)
+        assert ascending(await arena.read("log.1.k.>")) == [13, 14, *range(16, 21)]
+        await arena.transport.purge(arena.stream, 20)
+        assert await arena.state() == (21, 20, 0)
+        # What comes between the question and the purge stays.
+        assert await arena.send(arena.event("k")) == [Receipt(21)]
+        await arena.transport.purge(arena.stream, 20)
+        assert await arena.state() == (21, 21, 1)

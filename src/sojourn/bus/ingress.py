@@ -3,6 +3,10 @@
 Its position travels with what it files, in one atomic batch per shard: a cursor with the expectation that nobody else
 has moved it. So after any crash it resumes at the lowest cursor, skips per shard what is filed there, and neither
 loses nor doubles a document.
+
+Filed documents leave the stream with their bytes, since foreign producers send personal values in plain: within two
+seconds where few come; under load one by one, some 100 to 800 a second; and all at once where more than 1,000 wait as
+soon as every one in the stream is filed.
 """
 
 from __future__ import annotations
@@ -35,6 +39,9 @@ _CHUNK_BYTES = 2 << 20
 
 _ERASED = 64
 """Documents removed at a time."""
+
+_MANY = 1_000
+"""Documents that wait to be removed, beyond which the whole stream is purged once nothing in it is to be kept."""
 
 _LACKING = 10.0
 """Seconds that a worker which cannot file what is there leaves the ingress to others."""
@@ -242,9 +249,26 @@ class Ingress:
             if not passed:
                 await asyncio.sleep(_IDLE / 4)
                 continue
+            if len(self._leftover) > _MANY and await self._purge(lowest):
+                continue
             await self._bus.transport.delete_messages(self._bus.namespace.ingress_stream, passed)
             for _ in passed:
                 self._leftover.popleft()
+
+
+    async def _purge(self, lowest: int) -> bool:
+        """Removes all documents at once, if every one that is there is filed.
+
+        Only then, since a purge that leaves something keeps bytes of what it removed beside it. Those of a document
+        that comes at this very moment do that, until they are gone themselves, or their block is full."""
+        bus = self._bus
+        state = await bus.transport.stream_state(bus.namespace.ingress_stream)
+        if state is None or state.last != lowest:
+            return False
+        await bus.transport.purge(bus.namespace.ingress_stream, lowest)
+        while self._leftover and self._leftover[0] <= lowest:
+            self._leftover.popleft()
+        return True
 
 
 def _chunks(messages: Sequence[Stored]) -> Iterator[Sequence[Stored]]:

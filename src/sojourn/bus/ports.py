@@ -277,6 +277,13 @@ class Streams(Protocol):
         """Deletes single messages securely: their bytes are overwritten. Those already gone are no error."""
         ...
 
+    async def purge(self, stream: str, upto: int) -> None:
+        """Deletes every message up to the sequence ``upto``, at a price that does not depend on their number.
+
+        Nothing of them is left on disk where nothing is left in the stream. Bytes of those that share a block of its
+        file with messages that stay may remain until these are gone, too (nats-server 2.15)."""
+        ...
+
     async def streams(self, prefix: str = "") -> list[str]:
         """Names of the streams that start with ``prefix``, sorted."""
         ...

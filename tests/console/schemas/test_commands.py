@@ -219,6 +219,15 @@ def test_a_level_may_be_tried(console: Console, module: Module) -> None:
     assert console("schemas", "check", shrunk, "--level", "SIDEWAYS").status == 2
 
 
+def test_code_that_is_meant_to_stay_behind(grown: Console, module: Module) -> None:
+    first = module(FIRST)
+    refused = grown("schemas", "check", first)
+    assert refused.status == 1
+    assert "version 2 is registered, so this class is out of date" in refused.out
+    assert "--older" in refused.out
+    assert grown("schemas", "check", first, "--older").out == "CartAbandoned 1  unchanged\n"
+
+
 def test_a_lock_file_needs_no_server(console: Console, module: Module, folder: Path) -> None:
     console("schemas", "push", module(FIRST))
     console("schemas", "pull")

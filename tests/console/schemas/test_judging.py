@@ -119,6 +119,15 @@ def test_code_older_than_what_is_registered_is_out_of_date() -> None:
     assert [change.path for change in problem.changes] == ["value"]
 
 
+def test_code_may_be_meant_to_stay_behind_but_not_to_invent_old_versions() -> None:
+    first, third = cart(1, value=INT), cart(3, value=INT, note=MAYBE)
+    known = record(first, third)
+    judged = judge_event(first, known, older=True)
+    assert (judged.status, judged.problems) == ("unchanged", [])
+    assert kinds(judge_event(cart(1, value=TEXT), known, older=True)) == ["schema"]
+    assert kinds(judge_event(cart(2, value=INT), known, older=True)) == ["version"]
+
+
 def test_an_older_version_that_was_never_registered() -> None:
     (problem,) = judge_event(cart(2, value=INT), record(cart(1, value=INT), cart(3, value=INT))).problems
     assert (problem.kind, problem.against) == ("version", 3)

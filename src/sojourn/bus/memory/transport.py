@@ -173,6 +173,11 @@ class MemoryTransport:
         """Deletes single messages; those already gone are no error."""
         self._stream(stream).delete(sequences)
 
+    async def purge(self, stream: str, upto: int) -> None:
+        """Deletes every message up to the sequence ``upto``."""
+        there = self._stream(stream)
+        there.delete(range(there.state().first, min(upto, there.last_sequence) + 1))
+
     async def streams(self, prefix: str = "") -> list[str]:
         """Names of the streams that start with ``prefix``, sorted; a bucket's stream is ``KV_`` and its name."""
         self._check_open()

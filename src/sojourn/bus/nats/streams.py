@@ -77,6 +77,15 @@ class NatsStreams:
                 if outcome is not None:
                     raise outcome
 
+    async def purge(self, stream: str, upto: int) -> None:
+        """Deletes every message up to the sequence ``upto``. See `sojourn.bus.ports.Streams.purge`."""
+        if upto < 1:
+            return  # The server would take 1 for everything.
+        try:
+            await self._connection.request(f"STREAM.PURGE.{check_name(stream)}", {"seq": upto + 1})
+        except RefusedError as error:
+            raise meaning(error, stream) from error
+
     async def _delete(self, stream: str, sequence: int) -> None:
         query = {"seq": sequence, "no_erase": False}
         try:

@@ -45,7 +45,14 @@ def ls(settings: Settings, agent: str | None, customer: str | None, output: Form
             Column("event", "is cut"), Column("reason", "wraps"),
         ]  # fmt: skip
         rows = [
-            (one.number, f"{one.time.astimezone():%m-%d %H:%M}", one.writer, one.customer or "–", one.type, one.reason)
+            (
+                one.number,
+                f"{one.time.astimezone():%m-%d %H:%M}",
+                one.writer,
+                one.customer or "–",
+                one.type,
+                _reason(one),
+            )
             for one in found
         ]
         write_table(columns, rows)
@@ -96,8 +103,13 @@ def _pairs(letter: DeadLetter) -> list[tuple[str, str]]:
         ("time", f"{letter.time.astimezone():%Y-%m-%d %H:%M:%S}"),
         ("attempts", str(letter.attempts)),
         ("error", letter.error),
-        ("reason", letter.reason),
+        ("reason", _reason(letter)),
     ]
+
+
+def _reason(letter: DeadLetter) -> str:
+    """The reason on one line: a difference between two schemas has several."""
+    return " ".join(letter.reason.split())
 
 
 async def _letters(bus: Bus, agent: str | None, customer: str | None) -> list[DeadLetter]:

@@ -130,9 +130,10 @@ def diff(settings: Settings, words: tuple[str, ...], module: str | None, output:
 @click.argument("module")
 @against(default=f"{LOCK_FILE} where it is in the current folder, else the server")
 @click.option("--level", type=click.Choice(LEVELS), help="Judge by this level, whatever is registered and declared.")
+@click.option("--older", is_flag=True, help="Code may stay at a registered version that is not the newest.")
 @form
 @connection
-def check(settings: Settings, module: str, against: str | None, level: str | None, output: Form) -> None:
+def check(settings: Settings, module: str, against: str | None, level: str | None, older: bool, output: Form) -> None:
     """Checks whether the event types of MODULE may follow those that are registered.
 
     All of them are told: unchanged, new, changed so that everybody can go on, or broken, with each change and its way
@@ -146,7 +147,7 @@ def check(settings: Settings, module: str, against: str | None, level: str | Non
 
     catalog = load_events(module)
     found = known(settings, against or default_against())
-    judged = judge_events(catalog, found.records, level=Level(level) if level else None)
+    judged = judge_events(catalog, found.records, level=Level(level) if level else None, older=older)
     broken = [one for one in judged if one.problems]
     if output == "json":
         facts = {"module": module, "against": found.where, "ok": not broken}

@@ -52,21 +52,32 @@ class Judged(NamedTuple):
 
 
 def judge_events(
-    classes: Iterable[type[Event]], records: Mapping[str, SchemaRecord], *, level: Level | None = None
+    classes: Iterable[type[Event]],
+    records: Mapping[str, SchemaRecord],
+    *,
+    level: Level | None = None,
+    older: bool = False,
 ) -> list[Judged]:
     """Every class against the record of its type, in their order. ``level``: judge by this one, whatever is registered
-    and declared. Raises `DefinitionError` for a class that has no schema."""
-    return [judge_event(cls, records.get(cls.__name__), level=level) for cls in classes]
+    and declared. ``older``: a registered version that is not the newest is no problem. Raises `DefinitionError` for a
+    class that has no schema."""
+    return [judge_event(cls, records.get(cls.__name__), level=level, older=older) for cls in classes]
 
 
-def judge_event(cls: type[Event], known: SchemaRecord | None, *, level: Level | None = None) -> Judged:
+def judge_event(
+    cls: type[Event], known: SchemaRecord | None, *, level: Level | None = None, older: bool = False
+) -> Judged:
     """A class against what is registered of its type; see `judge_events`."""
     claim = claim_of(cls)
     if known is None:
         applied = level or claim.level or Level.BACKWARD
         return Judged(claim.type, claim.version, claim.reference, applied, "new", None, [], [])
     applied = level or known.compatibility
-    problems = [*_identity(claim, known, level), *_version(claim, known), *_compatibility(claim, known, applied, level)]
+    problems = [
+        *_identity(claim, known, level),
+        *_version(claim, known, older=older),
+        *_compatibility(claim, known, applied, level),
+    ]
     told = {problem.against for problem in problems if problem.direction == "backward"}
     problems += [problem for problem in _unbridged(claim, known) if problem.against not in told]
     checked = check_class(cls, known)
@@ -119,7 +130,7 @@ def _identity(claim: Claim, known: SchemaRecord, level: Level | None) -> Iterabl
         )
 
 
-def _version(claim: Claim, known: SchemaRecord) -> Iterable[Problem]:
+def _version(claim: Claim, known: SchemaRecord, *, older: bool) -> Iterable[Problem]:
     there, latest = known.version(claim.version), known.latest
     if there is not None and there.hash != claim.hash:
         found = tuple(addressed(changes(there.schema_, claim.schema), claim.type, claim.version))
@@ -139,12 +150,13 @@ def _version(claim: Claim, known: SchemaRecord) -> Iterable[Problem]:
             f"all others; say version={latest.version + 1}",
             against=latest.version,
         )
-    else:
+    elif not older:
         unread = tuple(breaking(claim.schema, latest.schema_, "forward"))
         yield Problem(
             "version",
             f"version {latest.version} is registered, so this class is out of date"
-            f"{', and cannot read that version' if unread else ''}: bring the code up to it",
+            f"{', and cannot read that version' if unread else ''}: bring the code up to it, or say --older where it is "
+            "meant to stay",
             against=latest.version,
             direction="forward" if unread else None,
             changes=unread,
