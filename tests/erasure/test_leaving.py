@@ -1,0 +1,117 @@
+"""How long a foreign document, which is in plain, stays in the stream it came by."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import nats
+import pytest
+
+from sojourn.bus.client import Bus
+from sojourn.bus.delivery.worker import Worker
+from sojourn.bus.nats import NatsTransport
+from sojourn.bus.personal.master import MasterKeys
+from sojourn.bus.subjects import Namespace
+from tests.erasure.hunting import Haystack, core, files, token
+from tests.erasure.shop import FormFilled
+from tests.erasure.world import namespace, opened, until
+from tests.nats_server import NatsServer
+
+MASTER = MasterKeys.new()
+
+
+async def send(server: NatsServer, at: Namespace, start: int, values: list[str]) -> None:
+    client = await nats.connect(server.url, pending_size=64 << 20)
+    try:
+        stream = client.jetstream()
+        for number, value in enumerate(values[:-1], start):
+            await client.publish(f"{at.name}.in.FormFilled", document(number, value))
+        await stream.publish(f"{at.name}.in.FormFilled", document(start + len(values), values[-1]))
+    finally:
+        await client.close()
+
+
+def document(number: int, value: str) -> bytes:
+    data = {"customer_id": f"c{number % 50}", "e-mail": value, "note": "x" * 300}
+    head = {"specversion": "1.0", "id": str(number), "source": "/foreign", "type": "FormFilled"}
+    return json.dumps(head | {"data": data}).encode()
+
+
+async def empty(bus: Bus) -> bool:
+    state = await bus.transport.stream_state(bus.namespace.ingress_stream)
+    return state is not None and state.messages == 0 and state.last > 0
+
+
+async def filed(bus: Bus, count: int) -> bool:
+    filter = f"{bus.namespace.name}.log.*.*.evt.FormFilled"
+    streams = [await bus.transport.read(stream, filter) for stream in bus.namespace.streams]
+    return sum(map(len, streams)) == count
+
+
+def left(folder: Path, at: Namespace, values: list[str]) -> list[str]:
+    found = Haystack(path for path in files(folder) if at.ingress_stream in path.parts)
+    return [value for value in values if found.holds(core(value))]
+
+
+async def removed(folder: Path, at: Namespace, values: list[str]) -> bool:
+    # The server unlinks the blocks of a purge a moment after it has answered.
+    return not left(folder, at, values)
+
+
+@pytest.mark.parametrize(("count", "seconds"), [(20, 2.0), (5_000, 5.0)])
+async def test_filed_documents_leave_within_the_stated_time(
+    count: int, seconds: float, private_server: Callable[..., NatsServer], tmp_path: Path
+) -> None:
+    server, values = private_server(), [token() for _ in range(count)]
+    at = Namespace("leaving", 4, 2)
+    sample = values[:: max(1, count // 20)]
+    async with opened(server, at, MASTER) as bus:
+        await bus.schemas.admit(FormFilled)
+        await send(server, at, 0, values)
+        assert len(left(tmp_path, at, sample)) > len(sample) / 2
+        async with Worker(bus, [], catalog=[FormFilled]):
+            await until(partial(filed, bus, count))
+            begun = monotonic()
+            await until(partial(empty, bus))
+            await until(partial(removed, tmp_path, at, sample))
+            assert monotonic() - begun < seconds
+    server.stop()
+    assert left(tmp_path, at, sample) == []
+
+
+async def test_what_comes_during_a_purge_is_filed_and_leaves_as_well(
+    private_server: Callable[..., NatsServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps bytes of what was purged beside it: they go when it goes."""
+    server, at = private_server(), namespace()
+    first, late = [token() for _ in range(1_200)], [token() for _ in range(1_300)]
+    purge, kept = NatsTransport.purge, []
+
+    async def slow(self: Any, stream: str, upto: int) -> None:
+        if not kept:
+            await send(server, at, 10_000, late)
+        await purge(self, stream, upto)
+        if not kept:
+            kept.extend(left(tmp_path, at, first[::50]) or ["none"])
+
+    monkeypatch.setattr(NatsTransport, "purge", slow)
+    async with opened(server, at, MASTER) as bus:
+        await bus.schemas.admit(FormFilled)
+        await send(server, at, 0, first)
+        async with Worker(bus, [], catalog=[FormFilled]):
+            await until(lambda: _told(kept))
+            assert kept != ["none"], "the test is of a purge that leaves bytes"
+            await until(partial(filed, bus, len(first) + len(late)))
+            await until(partial(empty, bus))
+            await until(partial(removed, tmp_path, at, [*first[::50], *late[::50]]))
+
+
+async def _told(kept: list[str]) -> bool:
+    await asyncio.sleep(0)
+    return bool(kept)
