@@ -155,8 +155,8 @@ def _version(claim: Claim, known: SchemaRecord, *, older: bool) -> Iterable[Prob
         yield Problem(
             "version",
             f"version {latest.version} is registered, so this class is out of date"
-            f"{', and cannot read that version' if unread else ''}: bring the code up to it, or say --older where it is "
-            "meant to stay",
+            f"{', and cannot read that version' if unread else ''}: bring the code up to it, or say --older where it "
+            "is meant to stay",
             against=latest.version,
             direction="forward" if unread else None,
             changes=unread,
