@@ -7,7 +7,7 @@ BIN := .venv/bin
 NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	"Sojourn needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 
-.PHONY: help demo replay test check check-style check-types check-imports check-tree check-package prove lock clean
+.PHONY: help demo replay test check check-style check-types check-imports check-tree check-package prove bench lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make test     the tests"
 	@echo "make check    style, types, import contracts, packaging"
 	@echo "make prove    the long proofs; their results go to docs/proof/"
+	@echo "make bench    what the guard and personal data cost, as ratios; fails where docs/benchmarks.md is broken"
 	@echo "make lock     renews requirements/ from pyproject.toml"
 	@echo "make clean    removes .venv and all caches"
 
@@ -50,6 +51,10 @@ check-package: .venv/.dev
 # A proof takes minutes where a test takes seconds.
 prove: .venv/.dev .venv/.replay
 	SOJOURN_PROOF=docs/proof $(BIN)/pytest tests/prove -m prove -o faulthandler_timeout=3600 $(ARGS)
+
+# Ratios want a machine that does nothing else meanwhile, so this is no part of the tests.
+bench: .venv/.run
+	$(BIN)/python -m benchmarks $(ARGS)
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --custom-compile-command "make lock"

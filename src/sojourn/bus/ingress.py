@@ -255,7 +255,6 @@ class Ingress:
             for _ in passed:
                 self._leftover.popleft()
 
-
     async def _purge(self, lowest: int) -> bool:
         """Removes all documents at once, if every one that is there is filed.
 
