@@ -91,7 +91,8 @@ async def test_what_comes_during_a_purge_is_filed_and_leaves_as_well(
     """It keeps bytes of what was purged beside it: they go when it goes."""
     server, at = private_server(), namespace()
     first, late = [token() for _ in range(1_200)], [token() for _ in range(1_300)]
-    purge, kept = NatsTransport.purge, []
+    purge = NatsTransport.purge
+    kept: list[str] = []
 
     async def slow(self: Any, stream: str, upto: int) -> None:
         if not kept:
