@@ -18,13 +18,6 @@ from sojourn.testing import Scenario
 
 DOCS = Path(__file__).parents[2] / "docs"
 
-# While the page shows the shop of version 1, its code cannot run; once it shows today's, these tests say if it does.
-follows_the_shop = pytest.mark.xfail(
-    "amount=Decimal" in (DOCS / "testing.md").read_text(encoding="utf-8"),
-    reason="docs/testing.md shows version 1 of examples.retail",
-    strict=True,
-)
-
 
 def run(page: str, folder: Path) -> ModuleType:
     """A page's Python blocks, one after the other, as a module."""
@@ -42,7 +35,6 @@ def run(page: str, folder: Path) -> ModuleType:
     return module
 
 
-@follows_the_shop
 def test_the_tests_in_testing_md_pass(tmp_path: Path) -> None:
     module = run("testing.md", tmp_path)
     tests = [thing for name, thing in vars(module).items() if name.startswith("test_")]
@@ -72,7 +64,6 @@ async def test_the_journey_in_journeys_md_folds(tmp_path: Path) -> None:
         assert (cart.value, cart.offers, cart.last_offer) == (70, (5,), s.now)
 
 
-@follows_the_shop
 def test_the_difference_in_testing_md_is_the_one_that_is_told() -> None:
     from examples.retail import CartAbandoned, CartRecovery, DiscountOffered, OrderPlaced
     from sojourn import hours
