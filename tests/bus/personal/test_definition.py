@@ -10,7 +10,18 @@ from itertools import count
 from typing import Annotated, Any, Literal, NamedTuple
 
 import pytest
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    RootModel,
+    WrapValidator,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from typing_extensions import TypeAliasType, TypedDict
 
 from sojourn.bus.errors import DefinitionError
@@ -196,3 +207,55 @@ def test_a_field_may_be_lax_in_a_strict_model_and_strict_in_a_lax_one() -> None:
     check_personal(having(Personal[Annotated[Decimal, Field(strict=False)]] | None, base=Strict))
     with pytest.raises(DefinitionError, match="strict"):
         check_personal(having(Personal[Annotated[Decimal, Field(strict=True)]] | None))
+
+
+def unchanged(value: Any) -> Any:
+    return value
+
+
+def kept(value: Any, handler: Any) -> Any:
+    return handler(value)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        Annotated[Personal[str] | None, BeforeValidator(unchanged)],
+        Annotated[Personal[str] | None, WrapValidator(kept)],
+        Annotated[list[Personal[str] | None], BeforeValidator(unchanged)],
+        dict[str, Annotated[Personal[str] | None, BeforeValidator(unchanged)]],
+    ],
+    ids=lambda _: str(next(number)),
+)
+def test_a_validator_that_would_get_the_sealed_text_is_refused(annotation: Any) -> None:
+    for model in (having(annotation), having(having(annotation))):
+        with pytest.raises(DefinitionError, match="of mode before or wrap gets its sealed text"):
+            check_personal(model)
+
+
+def test_a_validator_of_a_field_is_one_too() -> None:
+    class Seen(BaseModel):
+        email: Personal[str] | None = None
+
+        @field_validator("email", mode="before")
+        @classmethod
+        def lowered(cls, value: object) -> object:
+            return value
+
+    with pytest.raises(DefinitionError, match=r"the field email is Personal, and a validator"):
+        check_personal(Seen)
+
+
+def test_validators_inside_afterwards_and_of_the_whole_model_are_fine() -> None:
+    class Seen(BaseModel):
+        email: Personal[Annotated[str, BeforeValidator(unchanged)]] | None = None
+        phone: Annotated[Personal[str] | None, AfterValidator(unchanged)] = None
+        address: Annotated[Address, BeforeValidator(unchanged)]
+
+        @model_validator(mode="before")
+        @classmethod
+        def renamed(cls, value: object) -> object:
+            return value
+
+    check_personal(Seen)
+    check_personal(having(Seen))

@@ -18,12 +18,13 @@ _IN_JSON = frozenset({"str", "int", "float", "bool", "literal", "enum", "uuid", 
 class _Found(NamedTuple):
     """A personal value in a model. ``path``: the names of the fields that lead to it; ``field``: the innermost one that
     is a model's; ``erasable``: it can be None where it stands; ``strict``: it is validated strictly, and of a type that
-    JSON has not."""
+    JSON has not; ``preceded``: a validator runs before it is opened."""
 
     path: str
     field: FieldInfo | None
     erasable: bool
     strict: bool
+    preceded: bool
 
 
 def personal_fields(cls: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -42,7 +43,7 @@ def has_personal(cls: type[BaseModel]) -> bool:
 
 def check_personal(cls: type[BaseModel], *, key: str | None = None) -> None:
     """Raises `DefinitionError` where a personal value cannot read None, or is the ``key`` field."""
-    for path, _, erasable, strict in _personal(cls):
+    for path, _, erasable, strict, preceded in _personal(cls):
         if path == key:
             raise DefinitionError(
                 f"class {cls.__name__}: the field {path} is the Key, which is part of subjects and never sealed: it "
@@ -61,6 +62,12 @@ def check_personal(cls: type[BaseModel], *, key: str | None = None) -> None:
                 f"class {cls.__name__}: the field {path} is Personal and strict, but JSON has no such type, so a value "
                 "that was sealed could not be read again: leave it lax, Personal[Annotated[T, Field(strict=False)]]"
             )
+        if preceded:
+            raise DefinitionError(
+                f"class {cls.__name__}: the field {path} is Personal, and a validator of mode before or wrap gets its "
+                "sealed text, which no longer opens once it is changed: such validators go inside, "
+                "Personal[Annotated[T, BeforeValidator(…)]]; those of mode after may stay"
+            )
 
 
 def _personal(cls: type[BaseModel]) -> Iterator[_Found]:
@@ -72,7 +79,7 @@ def _personal(cls: type[BaseModel]) -> Iterator[_Found]:
         )
     told: set[str] = set()
     for found in _Walk().walk(cls.__pydantic_core_schema__, "", None, nullable=False):
-        if found.path not in told or not found.erasable or found.strict:
+        if found.path not in told or not found.erasable or found.strict or found.preceded:
             told.add(found.path)
             yield found
 
@@ -84,6 +91,7 @@ class _Walk:
         self._definitions: dict[str, Any] = {}
         self._open: set[str] = set()
         self._strict = False
+        self._preceded = False
         self._known: Mapping[str, FieldInfo] = {}
 
     def walk(self, node: Mapping[str, Any], path: str, field: FieldInfo | None, *, nullable: bool) -> Iterator[_Found]:
@@ -99,8 +107,14 @@ class _Walk:
                 inner = node["schema"]
                 named = self._definitions[inner["schema_ref"]] if inner["type"] == "definition-ref" else inner
                 strict = named.get("strict", self._strict) and named["type"] not in _IN_JSON
-                yield _Found(path, field, nullable or named["type"] in {"nullable", "none", "any"}, strict)
+                yield _Found(
+                    path, field, nullable or named["type"] in {"nullable", "none", "any"}, strict, self._preceded
+                )
                 yield from self.walk(inner, path, field, nullable=False)
+            case "function-before" | "function-wrap" | "function-plain":
+                before, self._preceded = self._preceded, True
+                yield from self._parts(node, path, field)
+                self._preceded = before
             case "model" | "dataclass":
                 outer = self._strict, self._known
                 self._strict = node.get("config", {}).get("strict", self._strict)
@@ -131,7 +145,10 @@ class _Walk:
     ) -> Iterator[_Found]:
         for name, one in fields.items() if isinstance(fields, dict) else [(one["name"], one) for one in fields]:
             inner = f"{path}.{name}" if path else name
+            # Validators of a whole model get its fields sealed, and have no business with their values.
+            before, self._preceded = self._preceded, False
             yield from self.walk(one["schema"], inner, known.get(name, field), nullable=False)
+            self._preceded = before
 
     def _parts(self, node: Mapping[str, Any], path: str, field: FieldInfo | None) -> Iterator[_Found]:
         """What is personal in any other node: in an item, a choice of a union, an argument …"""
