@@ -12,9 +12,10 @@ from collections.abc import Iterator
 
 from sojourn.bus.schemas.change import BACKWARD, BOTH, FORWARD, NEITHER, UPCAST, Change, Direction
 from sojourn.bus.schemas.facets import alternative_facets
+from sojourn.bus.schemas.keywords import KEY, PERSONAL
 from sojourn.bus.schemas.pairing import paired
 from sojourn.bus.schemas.parts import Found, Key, Part, Step, broken_by, describe, described
-from sojourn.bus.schemas.shapes import KEY, PERSONAL, Document, Flat, Node, admits, is_any, values_of
+from sojourn.bus.schemas.shapes import Document, Flat, Node, admits, is_any, values_of
 
 _FIXES = {
     NEITHER: "",

@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from sojourn.bus.schemas.keywords import READ_AS, TEXT_OF
+
 Schema = dict[str, Any]
 """A JSON Schema, draft 2020-12."""
 
@@ -14,7 +16,7 @@ _Json = Any
 """A JSON value; as a part of a schema also one that is a schema itself: an object, True or False."""
 
 _ANNOTATIONS = frozenset("$schema $comment title description example examples deprecated readOnly writeOnly".split())
-_ONE = frozenset(
+_ONE = {TEXT_OF} | frozenset(
     "items additionalProperties contains propertyNames not if then else unevaluatedItems unevaluatedProperties".split()
 )
 _NAMED = frozenset("properties patternProperties dependentSchemas".split())
@@ -28,6 +30,7 @@ def contract(schema: Schema) -> Schema:
     without foreign ``x-`` keywords; properties of such names stay. In a form of its own, so that equal contracts are
     equal:
 
+    - What is read besides (`READ_AS`) says nothing of what is stored.
     - What has no order (``required``, ``enum``, the members of a union, the default of a set) is sorted. Python's own
       cache of ``Union`` decides which of two orders pydantic shows, and a set has another one in every process.
     - Definitions are named by what they hold. A nested class's name is not on the wire, so renaming it changes
@@ -63,7 +66,11 @@ def _strip(part: _Json, schema: Schema) -> _Json:
         return part
     result: Schema = {}
     for key, value in part.items():
-        if key in _ANNOTATIONS or (key.startswith("x-") and (not key.startswith("x-sojourn-") or value is False)):
+        if (
+            key in _ANNOTATIONS
+            or key == READ_AS
+            or (key.startswith("x-") and (not key.startswith("x-sojourn-") or value is False))
+        ):
             continue
         if key in _ONE:
             stripped = _strip(value, schema)

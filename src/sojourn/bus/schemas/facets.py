@@ -8,24 +8,16 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from sojourn.bus.schemas.change import BACKWARD, BOTH, FORWARD, NEITHER, UPCAST, Direction
+from sojourn.bus.schemas.keywords import DECIMAL, PERSONAL, TEXT_OF
 from sojourn.bus.schemas.objects import object_facets
+from sojourn.bus.schemas.own_facets import own_facets
 from sojourn.bus.schemas.parts import Found, Part, Step, broken_by, described, quoted, shown_value
-from sojourn.bus.schemas.shapes import (
-    ANYTHING,
-    DECIMAL,
-    KNOWN,
-    PERSONAL,
-    Document,
-    Flat,
-    admits,
-    same,
-    values_of,
-)
+from sojourn.bus.schemas.shapes import ANYTHING, KNOWN, NUMERIC, Document, Flat, admits, same, values_of
 
 Bound = tuple[float, bool]
 """How tight a limit is; of two, the larger one is the tighter."""
 
-_BYTES = frozenset({"binary", "base64", "base64url"})
+_BYTES = frozenset({"binary", "base64", "base64url", "hex"})
 _WIDER = frozenset(
     {(f"uuid{version}", "uuid") for version in range(1, 9)} | {(f"ipv{version}", "ipvanyaddress") for version in (4, 6)}
 )
@@ -49,11 +41,13 @@ def alternative_facets(old: Flat, new: Flat, olds: Document, news: Document) -> 
     elif types[0] in {"integer", "number"}:
         yield from _numbers(old, new)
     elif types[0] == "string":
-        yield from _texts(old, new)
+        yield from _texts(old, new, olds, news)
     elif types[0] == "array":
         yield from _lists(old, new)
     elif types[0] == "object":
         yield from object_facets(old, new, olds, news)
+    if "enum" not in old and "enum" not in new:
+        yield from own_facets(old, new)
     yield from _format(old, new)
     yield from _unknown(old, new, olds, news)
 
@@ -145,8 +139,15 @@ def _multiple(one: object, other: object) -> bool:
     return Decimal(str(one)) % Decimal(str(other)) == 0
 
 
-def _texts(old: Flat, new: Flat) -> Iterator[Part]:
+def _texts(old: Flat, new: Flat, olds: Document, news: Document) -> Iterator[Part]:
     yield from counts(old, new, "Length")
+    if NUMERIC & (old.keys() | new.keys()):  # of a Decimal's text
+        yield from _numbers(old, new)
+    if TEXT_OF in old and TEXT_OF in new:
+        yield Step("", old[TEXT_OF], new[TEXT_OF])
+    elif TEXT_OF in old or TEXT_OF in new:
+        shown = [described(old, olds), described(new, news)]
+        yield Found("", f"was {shown[0]}, now {shown[1]}", BACKWARD if TEXT_OF in new else FORWARD)
     if "contentSchema" in old and "contentSchema" in new:
         yield Step("(json)", old["contentSchema"], new["contentSchema"])
     elif "contentSchema" in old or "contentSchema" in new:

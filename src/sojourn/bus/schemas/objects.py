@@ -4,8 +4,10 @@ not know, and what a schema does not name is not written."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from sojourn.bus.schemas.change import BACKWARD, FORWARD, NEITHER, UPCAST
+from sojourn.bus.schemas.change import BACKWARD, FORWARD, NEITHER, UPCAST, Direction
+from sojourn.bus.schemas.keywords import READ_AS
 from sojourn.bus.schemas.parts import Found, Part, Step, broken_by, describe, shown_value
 from sojourn.bus.schemas.shapes import ANYTHING, Document, Flat, Node, same
 
@@ -26,27 +28,61 @@ def _fields(old: Flat, new: Flat, olds: Document, news: Document) -> Iterator[Pa
     renamed = _renamed(old, new, olds, news)
     for name in dict.fromkeys([*were, *needed, *are, *needs]):
         path = f".{name}"
-        if name in were or name in needed:
-            was = were.get(name, ANYTHING)
-            if name in are or name in needs:
-                yield from _kept(path, was, are.get(name, ANYTHING), name in needed, name in needs)
-                yield Step(path, was, are.get(name, ANYTHING))
-            else:
-                yield _removed(name, describe(was, olds), name in needed, renamed.get(name))
-                if name not in needs:
-                    yield from (Step(path, was, part) for part in _unnamed(new))
+        was, now = were.get(name, ANYTHING), are.get(name, ANYTHING)
+        missing = broken_by(name not in needs or _found(name, new, old), name not in needed or _found(name, old, new))
+        if (name in were or name in needed) and (name in are or name in needs):
+            yield from _kept(path, was, now, missing, name in needs)
+            yield Step(path, was, now)
+        elif name in were or name in needed:
+            after = next((other for other in are if name in _names(other, new)), None)
+            hint = f"read as {after} now" if after is not None else _guessed("to", renamed.get(name), name)
+            yield _removed(name, describe(was, olds), name in needed, missing, hint)
+            yield from (Step(path, was, part) for part in _unnamed(new))
         else:
-            now = are.get(name, ANYTHING)
-            before = next((first for first, second in renamed.items() if second == name), None)
-            yield _added(name, describe(now, news), now, name in needs, before)
+            before = next((other for other in _names(name, new) if other in were), None)
+            other = next((first for first, second in renamed.items() if second == name), None)
+            hint = f"read from {before} in older data" if before is not None else _guessed("from", other, other)
+            yield _added(name, f"{describe(now, news)}{_default(now)}", name in needs, missing, hint)
             yield from (Step(path, part, now) for part in _unnamed(old))
+        yield from _elsewhere(name, old, new, BACKWARD)
+        yield from _elsewhere(name, new, old, FORWARD)
 
 
-def _kept(path: str, was: Node, now: Node, needed: bool, needs: bool) -> Iterator[Found]:
-    if needs and not needed:
+def _names(name: str, reader: Flat) -> list[Any]:
+    """Under which names a reader looks for a property, in their order; a path is a list."""
+    names: list[Any] = reader.get(READ_AS, {}).get(name, [name])
+    return names
+
+
+def _found(name: str, reader: Flat, writer: Flat) -> bool:
+    """Whether a reader finds a property in all that a writer writes."""
+    return any(other in writer.get("required", ()) for other in _names(name, reader))
+
+
+def _elsewhere(name: str, writer: Flat, reader: Flat, direction: frozenset[Direction]) -> Iterator[Part]:
+    """What a reader takes for a property though the writer means another by it."""
+    if name not in reader.get("properties", {}):
+        return
+    written = writer.get("properties", {})
+    for other in _names(name, reader):
+        if isinstance(other, list):
+            if other and other[0] in written and other not in _names(name, writer):
+                place = ".".join(str(step) for step in other)
+                yield Found(f".{name}", f"looked for at {place} too, where something else may be", direction)
+        elif other in written:
+            if other != name:
+                wrote, reads = written[other], reader["properties"][name]
+                was, now = (wrote, reads) if direction == BACKWARD else (reads, wrote)
+                yield Step(f".{name}", was, now, direction)
+            if other in writer.get("required", ()):
+                return
+
+
+def _kept(path: str, was: Node, now: Node, missing: frozenset[Direction], needs: bool) -> Iterator[Found]:
+    if missing & BACKWARD:
         fix = f"keep its default; or {UPCAST} that fills it in"
         yield Found(path, "required now, was optional", BACKWARD, fix)
-    elif needed and not needs:
+    elif missing & FORWARD:
         fix = f"keep it required, since older readers need it; or {_READERS_FIRST}"
         yield Found(path, f"optional now{_default(now)}, was required", FORWARD, fix)
     elif not needs:
@@ -57,20 +93,24 @@ def _kept(path: str, was: Node, now: Node, needed: bool, needs: bool) -> Iterato
             yield Found(path, f"default changed from {shown[0]} to {shown[1]}", NEITHER, hint=hint)
 
 
-def _removed(name: str, what: str, needed: bool, after: str | None) -> Found:
-    hint = f"renamed to {after}? {_rename(name)}" if after is not None else ""
-    if not needed:
-        return Found(f".{name}", f"optional field removed: {what}", NEITHER, hint=hint)
+def _removed(name: str, what: str, needed: bool, missing: frozenset[Direction], hint: str) -> Found:
+    told = f"{'required' if needed else 'optional'} field removed: {what}"
+    if not missing & FORWARD:
+        return Found(f".{name}", told, NEITHER, hint=hint)
     fix = hint or f"keep writing it, since older readers need it; or {_READERS_FIRST}"
-    return Found(f".{name}", f"required field removed: {what}", FORWARD, fix)
+    return Found(f".{name}", told, FORWARD, fix)
 
 
-def _added(name: str, what: str, now: Node, needs: bool, before: str | None) -> Found:
-    hint = f"renamed from {before}? {_rename(before)}" if before is not None else ""
-    if not needs:
-        return Found(f".{name}", f"optional field added: {what}{_default(now)}", NEITHER, hint=hint)
+def _added(name: str, what: str, needs: bool, missing: frozenset[Direction], hint: str) -> Found:
+    told = f"{'required' if needs else 'optional'} field added: {what}"
+    if not missing & BACKWARD:
+        return Found(f".{name}", told, NEITHER, hint=hint)
     fix = hint or f"give it a default, or make it `| None = None`; or {UPCAST} that fills it in"
-    return Found(f".{name}", f"required field added: {what}", BACKWARD, fix)
+    return Found(f".{name}", told, BACKWARD, fix)
+
+
+def _guessed(way: str, other: str | None, stored: str | None) -> str:
+    return f"renamed {way} {other}? {_rename(stored)}" if other is not None and stored is not None else ""
 
 
 def _rename(before: str) -> str:

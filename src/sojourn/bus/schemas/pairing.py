@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from sojourn.bus.schemas.keywords import TEXT_OF
 from sojourn.bus.schemas.shapes import Document, Flat, same
 
 Pair = tuple[int | None, int | None]
@@ -43,7 +44,7 @@ def _open(flats: list[Flat], taken: set[int]) -> Iterator[int]:
 
 
 def _exact(flat: Flat) -> tuple[object, ...]:
-    return (flat.get("type"), flat.get("format"), "enum" in flat, "prefixItems" in flat)
+    return (flat.get("type"), flat.get("format"), "enum" in flat, "prefixItems" in flat, TEXT_OF in flat)
 
 
 def _kind(flat: Flat) -> str:

@@ -6,7 +6,8 @@ import json
 from typing import NamedTuple
 
 from sojourn.bus.schemas.change import BACKWARD, BOTH, FORWARD, NEITHER, Direction
-from sojourn.bus.schemas.shapes import DECIMAL, Document, Flat, Node, is_any
+from sojourn.bus.schemas.keywords import DECIMAL, TEXT_OF
+from sojourn.bus.schemas.shapes import Document, Flat, Node, is_any
 
 Key = tuple[int, int, bool]
 
@@ -83,6 +84,8 @@ def described(flat: Flat, document: Document) -> str:
             return f"{what} of {rest['type']}s" if plain and isinstance(rest, dict) else what
         case "object":
             return document.label(flat) or ("object" if "properties" in flat else "mapping")
+        case "string" if TEXT_OF in flat:
+            return f"{describe(flat[TEXT_OF], document)} as text"
         case "string" if flat.get("format") == DECIMAL:
             return "decimal text"
         case type:

@@ -8,40 +8,32 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, create_model
 from pydantic.fields import FieldInfo
-from pydantic.json_schema import GenerateJsonSchema
 
 from sojourn.bus.errors import DefinitionError, SchemaError
-from sojourn.bus.event import Event, names_read, spec_of
+from sojourn.bus.event import Event, spec_of
 from sojourn.bus.origin import line_of
 from sojourn.bus.schemas.contract import Schema, contract, digest, resolve
+from sojourn.bus.schemas.generation import model_schema
+from sojourn.bus.schemas.keywords import KEY
 
 __all__ = ["DIALECT", "KEY", "Schema", "contract", "fingerprint", "key_name", "resolve", "schema_of"]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-KEY = "x-sojourn-key"
-"""Marks the property that says whose journey an event belongs to."""
-
-
-class _Generate(GenerateJsonSchema):
-    # A default that has no JSON is told when it is published, by name; here it would be a warning without one.
-    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - as in the base
 
 
 @lru_cache(maxsize=1024)
 def schema_of(cls: type[Event]) -> Schema:
-    """The JSON Schema of an event class's documents, as pydantic gives it for validation; not to be changed.
+    """The JSON Schema of an event class's documents, in the forms of `generation`; not to be changed.
 
     Properties bear the names they have on the wire; that of the Key is marked ``x-sojourn-key``. Raises
     `DefinitionError` for an abstract class, and for a field that has no JSON Schema.
     """
     spec = spec_of(cls)
     try:
-        schema = cls.model_json_schema(by_alias=True, mode="validation", schema_generator=_Generate)
+        schema = model_schema(cls)
     except PydanticUserError as error:
         raise _unschematic(cls, error) from error
     body = resolve(schema, schema)
-    for field, info in cls.model_fields.items():
-        _rename(body, next(iter(names_read(info)), field), info.serialization_alias or field)
     key = cls.model_fields[spec.key_field].serialization_alias or spec.key_field
     if key not in body.get("properties", {}):
         raise DefinitionError(
@@ -63,15 +55,6 @@ def key_name(schema: Schema) -> str:
         if isinstance(part, dict) and part.get(KEY):
             return str(name)
     raise SchemaError(f"{schema.get('title', 'a schema')} marks no property as the key: {KEY!r}: true")
-
-
-def _rename(body: Schema, shown: str, written: str) -> None:
-    """A field read under several names is shown by its first; what is stored bears the one it is written with."""
-    if shown == written or shown not in body.get("properties", {}):
-        return
-    body["properties"] = {written if name == shown else name: part for name, part in body["properties"].items()}
-    if "required" in body:
-        body["required"] = [written if name == shown else name for name in body["required"]]
 
 
 def _unschematic(cls: type[Event], error: PydanticUserError) -> DefinitionError:

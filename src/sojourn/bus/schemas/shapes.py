@@ -8,15 +8,12 @@ from itertools import product
 from typing import Any
 from urllib.parse import unquote
 
+from sojourn.bus.schemas.keywords import BITS, KEY, OWN, PERSONAL, STRICT
+
 Node = Any
 """A schema inside a document: a dict or a bool, as JSON has it."""
 Flat = dict[str, Any]
 """One alternative: it has a ``type`` (a single one) or an ``enum``, and no $ref, anyOf, oneOf or const."""
-
-KEY = "x-sojourn-key"
-PERSONAL = "x-sojourn-personal"
-DECIMAL = "decimal"
-"""The format that the text of a Decimal gets here; pydantic writes none."""
 
 NUMERIC = frozenset("minimum maximum exclusiveMinimum exclusiveMaximum multipleOf".split())
 TEXTUAL = frozenset("minLength maxLength pattern contentEncoding contentMediaType contentSchema".split())
@@ -24,7 +21,7 @@ LISTED = frozenset("items prefixItems minItems maxItems uniqueItems".split())
 NAMED = frozenset(
     "properties required additionalProperties patternProperties propertyNames minProperties maxProperties".split()
 )
-KNOWN = NUMERIC | TEXTUAL | LISTED | NAMED | {"type", "enum", "format", KEY, PERSONAL}
+KNOWN = NUMERIC | TEXTUAL | LISTED | NAMED | OWN | {"type", "enum", "format"}
 _RELEVANT = {"integer": NUMERIC, "number": NUMERIC, "string": TEXTUAL, "array": LISTED, "object": NAMED}
 _SPECIFIC = NUMERIC | TEXTUAL | LISTED | NAMED
 
@@ -32,13 +29,13 @@ _ANNOTATIONS = frozenset(
     "$schema $id $comment title description example examples deprecated readOnly writeOnly default $defs definitions "
     "discriminator".split()
 )
+# Of these it is known which scalars they let through.
+_PLAIN = frozenset({KEY, PERSONAL, STRICT, BITS})
 _STRUCTURE = frozenset("$ref anyOf oneOf allOf".split())
 
 ANYTHING: Flat = {}
 ANY: list[Flat] = [{"type": type} for type in ("null", "boolean", "number", "string", "array", "object")]
 TEXT: Flat = {"type": "string"}
-# What pydantic up to 2.13 shows for a Decimal of any size; 2.14 shows a bare string.
-_DECIMAL_PATTERN = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"
 
 
 class Document:
@@ -90,7 +87,6 @@ class Document:
         for word in ("anyOf", "oneOf"):
             if word in node:
                 members = [flat for member in node[word] for flat in self._expand(member, trail)]
-                members = _doubted(members)
                 tag = node.get("discriminator", {}).get("propertyName") if word == "oneOf" else None
                 if tag is not None:
                     members = [self._tagged(member, tag) for member in members]
@@ -190,6 +186,8 @@ def admits(flat: Flat, value: object) -> bool:
     """True where an alternative is known to hold ``value``, a scalar: patterns and formats are not run."""
     if flat.keys() - KNOWN or flat.keys() & {"pattern", "format", "contentMediaType", "contentEncoding"}:
         return False
+    if flat.keys() & (OWN - _PLAIN):
+        return False
     if "enum" in flat and not any(same(value, member) for member in flat["enum"]):
         return False
     if "type" in flat and not is_of(value, flat["type"]):
@@ -199,7 +197,11 @@ def admits(flat: Flat, value: object) -> bool:
     if isinstance(value, int | float) and not isinstance(value, bool):
         lowest, highest = flat.get("minimum", -math.inf), flat.get("maximum", math.inf)
         above, below = flat.get("exclusiveMinimum", -math.inf), flat.get("exclusiveMaximum", math.inf)
-        return bool(lowest <= value <= highest and above < value < below) and "multipleOf" not in flat
+        whole = isinstance(value, int) or not flat.keys() & {STRICT, BITS}
+        flags = BITS not in flat or (isinstance(value, int) and value & ~flat[BITS] == 0)
+        return (
+            bool(lowest <= value <= highest and above < value < below) and whole and flags and "multipleOf" not in flat
+        )
     return value is None or isinstance(value, bool) or not flat.keys() & _SPECIFIC
 
 
@@ -227,21 +229,6 @@ def same(one: object, other: object) -> bool:
     if one is other:
         return True
     return json.dumps(one, sort_keys=True, default=str) == json.dumps(other, sort_keys=True, default=str)
-
-
-def _doubted(members: list[Flat]) -> list[Flat]:
-    """A Decimal shows as ``number or string``, just as ``float | str`` does, and does not read every text. So where a
-    number stands beside a text without bounds, that text is taken for a decimal's."""
-    if not any(member.get("type") == "number" for member in members):
-        return members
-    return [
-        {**{word: value for word, value in member.items() if word != "pattern"}, "format": DECIMAL}
-        if member.keys() - {PERSONAL, "pattern"} == {"type"}
-        and member["type"] == "string"
-        and member.get("pattern") in {None, _DECIMAL_PATTERN}
-        else member
-        for member in members
-    ]
 
 
 def _merged(one: Flat, other: Flat) -> Flat | None:
