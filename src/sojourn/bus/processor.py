@@ -18,12 +18,14 @@ from sojourn.bus.event import Event
 
 class Recorded(NamedTuple):
     """An envelope at its place in the log. ``writer`` is None for behaviour, else who wrote the action; ``due`` marks a
-    timer that fired, which handlers see and folds do not."""
+    timer that fired, ``redriven`` a dead letter's original that was put back, with a sequence of its own. Handlers see
+    both, folds do not; ``writer`` is then whom it is for."""
 
     envelope: Envelope[Event]
     sequence: int
     writer: str | None = None
     due: bool = False
+    redriven: bool = False
 
 
 class SetTimer(NamedTuple):

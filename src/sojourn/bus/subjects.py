@@ -185,6 +185,10 @@ class Namespace:
     def due(self, at: Address, writer: str, name: str) -> str:
         return f"{self.name}.log.{at.partition}.{at.token}.evt.due.{writer}.{name}"
 
+    def redrive(self, at: Address, writer: str, sequence: int | str) -> str:
+        """Where what became of a dead letter stands: ``sequence`` is that of its record. One message at most."""
+        return f"{self.name}.log.{at.partition}.{at.token}.evt.redrive.{writer}.{sequence}"
+
     def action(self, at: Address, writer: str, type: str) -> str:
         return f"{self.name}.log.{at.partition}.{at.token}.act.{writer}.{type}"
 

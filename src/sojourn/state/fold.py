@@ -51,15 +51,15 @@ class JourneyState(Generic[J]):
     def observe(self, recorded: Recorded) -> None:
         """Takes an event into the base, after the own actions stored before it; ignores one not above the base.
 
-        Timers that fired are not part of a customer's story and change nothing. Raises `PermanentError` where the fold
-        fails.
+        Timers that fired and originals that were put back are not part of a customer's story and change nothing. Raises
+        `PermanentError` where the fold fails.
         """
         if recorded.sequence <= self._sequence:
             return
         self._settle(recorded.sequence)
         if recorded.sequence > self._sequence:  # else it was an own action, known before
             self._sequence = recorded.sequence
-            if not recorded.due:
+            if not (recorded.due or recorded.redriven):
                 self._base = evolved(self._base, recorded)
 
     def acted(self, recorded: Recorded, cause: int) -> None:
@@ -105,7 +105,7 @@ def fold(journey: type[J], story: Iterable[Recorded]) -> J:
     """The journey after a customer's story, given in stream order; what cannot be folded is left out."""
     state = journey()
     for recorded in story:
-        if not recorded.due:
+        if not (recorded.due or recorded.redriven):
             with suppress(PermanentError):
                 state = evolved(state, recorded)
     return state

@@ -108,6 +108,8 @@ class Group:
                 return type in self._wanted
             case ["evt", "due", writer, _, *_]:
                 return writer in self.writers
+            case ["evt", "redrive", writer, _]:
+                return writer in self.writers
             case ["act", writer, type]:
                 return type in self._wanted and (writer not in self.writers or len(self.processors) > 1)
         return False

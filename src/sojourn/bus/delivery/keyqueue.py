@@ -163,15 +163,18 @@ class KeyQueue:
             if handled or timer is None or timer.generation != envelope.timer_generation:
                 self.partition.group.counters.stale_timers += not handled
                 return None, None
-        elif recorded.writer == processor.writer:
+        elif (recorded.writer == processor.writer) is not recorded.redriven:
             return None, None
         try:
             # On a retry the cause is folded already.
-            if self._attempt == 1 and not recorded.due and envelope.type in processor.folds:
+            story = not (recorded.due or recorded.redriven)
+            if self._attempt == 1 and story and envelope.type in processor.folds:
                 self._observe(member, recorded, handled=handled)
             if handled:
                 return None, None
             if envelope.type not in processor.handles:
+                if recorded.redriven and envelope.type not in processor.folds:
+                    raise PermanentError(f"it was redriven, and {processor.writer} no longer handles {envelope.type}")
                 if fired is None:
                     return None, None
                 raise PermanentError(

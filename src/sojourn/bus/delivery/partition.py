@@ -21,6 +21,7 @@ from sojourn.bus.ports import Consumption, Delivery
 from sojourn.bus.processor import Recorded
 from sojourn.bus.reading import Reader
 from sojourn.bus.subjects import NO_KEY, Address, unescape_key
+from sojourn.bus.verdicts import verdict_of
 
 if TYPE_CHECKING:
     from sojourn.bus.delivery.group import Group
@@ -118,7 +119,8 @@ class Partition:
             return
         self._delivered = sequence
         tokens = delivery.subject.split(".")
-        if not self.group.wants(tokens):
+        # A verdict closes a dead letter: nothing is left to be handled.
+        if not self.group.wants(tokens) or (tokens[5] == "redrive" and verdict_of(delivery.payload) is not None):
             assert self._consumption is not None
             self._consumption.ack(delivery.token)
             self.group.counters.skipped += 1
@@ -145,16 +147,17 @@ class Partition:
         """Decodes a delivery. Raises `DecodeError` and `SchemaError`, and what ``reader`` lacks."""
         tokens = delivery.subject.split(".")
         writer: str | None = None
-        due = False
+        due = redriven = False
         type = tokens[-1]
         if tokens[4] == "act":
             writer = tokens[5]
         elif len(tokens) > 6:
-            due, writer = True, tokens[6]
+            due, redriven, writer = tokens[5] == "due", tokens[5] == "redrive", tokens[6]
             try:
                 type = str(from_json(delivery.payload)["type"])
             except (ValueError, LookupError, TypeError) as error:
-                raise DecodeError(f"a timer's message that is no event: {error}") from error
+                what = "a timer's" if due else "a redriven"
+                raise DecodeError(f"{what} message that is no event: {error}") from error
         cls = self.group.types.get(type)
         if cls is None:
             raise UnknownTypeError(f"no processor of group {self.group.name} knows the event type {type!r}", type=type)
@@ -167,7 +170,7 @@ class Partition:
             raise DecodeError(f"customer {key!r} belongs to partition {at.partition}, its subject says {self.number}")
         if envelope.key != key:
             raise DecodeError(f"the document belongs to customer {envelope.key!r}, its subject to {key!r}")
-        return Recorded(envelope, delivery.sequence, writer, due)
+        return Recorded(envelope, delivery.sequence, writer, due, redriven)
 
     def close(self, delivery: Delivery, queue: KeyQueue) -> None:
         """A delivery is done with: acks it, and lets its key go on."""
