@@ -185,6 +185,94 @@ class ConsumerContract:
             await taking.flow.restart()
         await taking.flow.close()
 
+    async def test_what_lies_ahead_of_the_floor_is_what_a_consumer_has_not_handled(self, arena: Arena) -> None:
+        """The first match after the ack floor is not handled, whatever was acked above the floor or lies between."""
+        await self.consumer(arena, filter="log.1.*.evt.>")
+        assert await self.ahead(arena) == (0, None)
+        await arena.send(
+            *(
+                arena.action("k", None) if n % 3 == 0 else arena.event(f"k{n}", partition=1 + (n % 5 == 0))
+                for n in range(1, 21)
+            )
+        )
+        mine = [1, 2, 4, 7, 8, 11, 13, 14, 16, 17, 19]
+        assert await self.ahead(arena) == (len(mine), 1)
+        taking = Taking(arena, "c-1")
+        await taking.flow.restart()
+        await taking.got(len(mine))
+        assert taking.sequences == mine
+        waiting = set(mine)
+        for sequence in (4, 1, 19, 2, 8, 11, 14, 7, 17, 13, 16):
+            taking.ack(sequence)
+            waiting.discard(sequence)
+            await self.in_flight(arena, len(waiting))
+            count, first = await self.ahead(arena)
+            if waiting:
+                assert first == min(waiting)
+                assert count == sum(1 for one in mine if one >= min(waiting))
+            else:
+                assert (count, first) == (0, None)
+        await arena.send(arena.event("k", partition=2), arena.event("late"))
+        assert await self.ahead(arena) == (1, 22)
+        await taking.flow.close()
+
+    async def test_what_lies_ahead_survives_a_reset_and_a_wider_filter(self, arena: Arena) -> None:
+        await self.consumer(arena, filter="log.1.*.evt.>")
+        await arena.send(arena.event("k"), arena.action("k", 0), arena.event("k"), arena.action("k", 2))
+        taking = Taking(arena, "c-1")
+        await taking.flow.restart()
+        await taking.got(2)
+        taking.ack(1)
+        await self.in_flight(arena, 1)
+        await taking.flow.restart()
+        await taking.got(3)
+        assert await self.ahead(arena) == (1, 3)
+        taking.ack(3)
+        await self.in_flight(arena, 0)
+        await taking.flow.close()
+        await self.consumer(arena, filter="log.1.>")
+        assert await self.ahead(arena, filter="log.1.>") == (1, 4)
+
+    async def test_ahead_counts_from_a_position_that_no_consumer_has(self, arena: Arena) -> None:
+        await arena.send(*(arena.event(f"k{n}", partition=n % 3) for n in range(1, 3_001)))
+        transport, ns = arena.transport, arena.ns
+        for filter, start, count, first in (
+            ("log.>", 1, 3_000, 1),
+            ("log.1.*.evt.>", 0, 1_000, 1),
+            ("log.1.*.evt.>", 2_000, 333, 2_002),
+            ("log.1.k4.evt.>", 4, 1, 4),
+            ("log.1.k4.evt.>", 5, 0, None),
+            ("log.1.*.act.>", 1, 0, None),
+            ("log.>", 3_001, 0, None),
+            ("log.>", 9_999, 0, None),
+        ):
+            ahead = await transport.ahead(arena.stream, f"{ns}.{filter}", start)
+            found = await transport.read(arena.stream, f"{ns}.{filter}", start)
+            assert ahead.matching == len(found) == count
+            assert ahead.first == (found[0] if found else None)
+            assert (ahead.first.sequence if ahead.first is not None else None) == first
+        with pytest.raises(NotFoundError):
+            await transport.ahead(f"{arena.stream}-NOT", f"{ns}.>")
+
+    async def test_the_clock_of_a_stream_is_the_one_that_stamps(self, arena: Arena) -> None:
+        before = await arena.transport.stream_state(arena.stream)
+        await arena.send(arena.event("k"))
+        stored = await arena.transport.get(arena.stream, 1)
+        after = await arena.transport.stream_state(arena.stream)
+        assert before is not None and stored is not None and after is not None
+        assert before.time // 1_000 <= stored.timestamp // 1_000 <= after.time // 1_000
+
+    async def ahead(self, arena: Arena, *, filter: str = "log.1.*.evt.>") -> tuple[int, int | None]:
+        lag = await arena.transport.consumer_lag(arena.stream, "c-1")
+        assert lag is not None
+        count, first = await arena.transport.ahead(arena.stream, f"{arena.ns}.{filter}", lag.ack_floor + 1)
+        return count, first.sequence if first is not None else None
+
+    async def in_flight(self, arena: Arena, count: int) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while (await self.lag(arena))[3] != count:  # noqa: ASYNC110 - the server counts
+                await asyncio.sleep(0.01)
+
     async def consumer(self, arena: Arena, name: str = "c-1", *, filter: str = "log.>", **rest: int) -> None:
         await arena.transport.ensure_consumer(
             arena.stream, name, f"{arena.ns}.{filter}", **({"start": 1, "max_ack_pending": 1_000} | rest)

@@ -67,6 +67,13 @@ class Stored(NamedTuple):
     timestamp: int
 
 
+class Ahead(NamedTuple):
+    """What lies ahead of a position: how many messages match, and the ``first`` of them (None where there is none)."""
+
+    matching: int
+    first: Stored | None
+
+
 class Delivery(NamedTuple):
     """One message as a durable consumer delivers it.
 
@@ -118,6 +125,11 @@ class Log(Protocol):
 
     async def read(self, stream: str, filter: str, start: int = 1, limit: int = 0) -> list[Stored]:
         """Messages matching ``filter`` from ``start`` on, ascending; all there are where ``limit`` is 0."""
+        ...
+
+    async def ahead(self, stream: str, filter: str, start: int = 1) -> Ahead:
+        """How many messages match ``filter`` from ``start`` on, and the first of them: one question, no consumer. On a
+        replicated stream any replica may answer. Raises `NotFoundError` where there is no such stream."""
         ...
 
     def follow(
@@ -250,12 +262,14 @@ class StreamSpec:
 
 
 class StreamState(NamedTuple):
-    """A stream as it is. ``first`` and ``last`` are sequences (first = last + 1 where it is empty)."""
+    """A stream as it is. ``first`` and ``last`` are sequences (first = last + 1 where it is empty). ``time`` is that of
+    the clock which also stamps what is stored: nanoseconds since the epoch, UTC."""
 
     first: int
     last: int
     messages: int
     metadata: dict[str, str]
+    time: int
 
 
 class Streams(Protocol):

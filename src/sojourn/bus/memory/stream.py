@@ -111,9 +111,9 @@ class MemoryStream:
         head = literal_head(filter)
         return self._all if head is None else self._by_head.get(head, ())
 
-    def state(self) -> StreamState:
+    def state(self, time: int = 0) -> StreamState:
         first = next(iter(self._messages), self.last_sequence + 1)
-        return StreamState(first, self.last_sequence, len(self._messages), dict(self.spec.metadata))
+        return StreamState(first, self.last_sequence, len(self._messages), dict(self.spec.metadata), time)
 
     def wake(self, consumer: MemoryConsumer) -> None:
         """Has the consumer deliver what it can, from the event loop, later than the caller's own code."""

@@ -22,7 +22,7 @@ from sojourn.bus.grammar import check_name, overlaps
 from sojourn.bus.memory.bucket import MemoryBucket
 from sojourn.bus.memory.consumer import MemoryConsumer, MemoryFlow
 from sojourn.bus.memory.stream import MemoryStream
-from sojourn.bus.ports import Append, ConsumerLag, Delivery, Receipt, Stored, StreamSpec, StreamState
+from sojourn.bus.ports import Ahead, Append, ConsumerLag, Delivery, Receipt, Stored, StreamSpec, StreamState
 from sojourn.bus.timers import Timers
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -95,6 +95,12 @@ class MemoryTransport:
         """Messages matching ``filter`` from ``start`` on, ascending."""
         return list(islice(self._stream(stream).select(filter, start), limit or None))
 
+    async def ahead(self, stream: str, filter: str, start: int = 1) -> Ahead:
+        """How many messages match ``filter`` from ``start`` on, and the first."""
+        found = self._stream(stream).select(filter, start)
+        first = next(found, None)
+        return Ahead(0 if first is None else 1 + sum(1 for _ in found), first)
+
     async def follow(
         self, stream: str, filter: str, *, start: int | datetime = 1, end: int | None = None
     ) -> AsyncGenerator[list[Stored], None]:
@@ -160,7 +166,7 @@ class MemoryTransport:
         """The stream's state, or None."""
         self._check_open()
         stream = self._streams.get(name)
-        return stream.state() if stream is not None else None
+        return stream.state(_nanoseconds(self._clock.now())) if stream is not None else None
 
     async def delete_stream(self, name: str) -> None:
         """Deletes the stream and everything in it; one that is not there is no error."""

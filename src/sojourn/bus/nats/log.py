@@ -22,7 +22,7 @@ from sojourn.bus.nats.faults import NO_MESSAGE, RefusedError, answer, meaning
 from sojourn.bus.nats.follow import follow
 from sojourn.bus.nats.sizes import check_size
 from sojourn.bus.nats.times import nanoseconds
-from sojourn.bus.ports import Append, Receipt, Stored
+from sojourn.bus.ports import Ahead, Append, Receipt, Stored
 from sojourn.bus.timers import Timers
 
 Done = Callable[[Receipt | Exception], None]
@@ -178,6 +178,11 @@ class NatsLog:
             if pending == 0 or not messages or (limit and len(found) >= limit):
                 return found
             start = messages[-1].sequence + 1
+
+    async def ahead(self, stream: str, filter: str, start: int = 1) -> Ahead:
+        """How many messages match ``filter`` from ``start`` on, and the first. See `sojourn.bus.ports.Log.ahead`."""
+        messages, pending = await self._page(stream, filter, max(start, 1), 1)
+        return Ahead(len(messages) + pending, messages[0] if messages else None)
 
     async def _page(self, stream: str, filter: str, start: int, size: int) -> tuple[list[Stored], int]:
         connection = self._connection

@@ -18,6 +18,7 @@ from sojourn.bus.nats.faults import (
     RefusedError,
     meaning,
 )
+from sojourn.bus.nats.times import nanoseconds
 from sojourn.bus.ports import StreamSpec, StreamState
 
 _AT_ONCE = 64
@@ -58,7 +59,7 @@ class NatsStreams:
         first: int = state["first_seq"] if state["messages"] else last + 1
         metadata = info["config"].get("metadata") or {}
         own = {key: value for key, value in metadata.items() if not key.startswith("_nats.")}
-        return StreamState(first, last, state["messages"], own)
+        return StreamState(first, last, state["messages"], own, nanoseconds(info["ts"]))
 
     async def delete_stream(self, name: str) -> None:
         """Deletes the stream and everything in it; one that is not there is no error."""
