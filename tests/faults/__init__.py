@@ -1,0 +1,1 @@
+"""Faults: what the network and the machine may do to the bus, made to happen."""
