@@ -6,11 +6,23 @@ import asyncio
 
 import pytest
 
+from sojourn.bus.delivery.budget import Budget
 from sojourn.bus.errors import (
     ClosedError,
     NotFoundError,
 )
 from tests.bus.arena import DEADLINE, Arena, Taking, eventually
+
+
+class Budgeted(Taking):
+    """One that shares a budget."""
+
+    def __init__(self, arena: Arena, name: str, budget: Budget) -> None:
+        self.deliveries = []
+        self.reasons = []
+        self.flow = arena.transport.consume(
+            arena.stream, name, self.deliveries.append, self.reasons.append, budget=budget
+        )
 
 
 class ConsumerContract:
@@ -272,6 +284,83 @@ class ConsumerContract:
         async with asyncio.timeout(DEADLINE):
             while (await self.lag(arena))[3] != count:  # noqa: ASYNC110 - the server counts
                 await asyncio.sleep(0.01)
+
+    async def test_no_more_is_in_memory_than_the_budget_allows(self, arena: Arena) -> None:
+        await self.consumer(arena)
+        budget = Budget(400_000)
+        payload = b"x" * 10_000
+        for _ in range(5):
+            await arena.transport.commit(arena.stream, [arena.event("k", payload=payload) for _ in range(20)])
+        taking = Budgeted(arena, "c-1", budget)
+        await taking.flow.restart()
+        done = 0
+        while done < 100:
+            await taking.got(done + 1)
+            await self.settled(arena)
+            assert sum(len(one.payload) for one in taking.deliveries[done:]) <= budget.used <= 400_000
+            # Its own half, and a fifth of the other: no more, whatever is in the log.
+            assert len(taking.deliveries) - done <= 24
+            assert len(taking.deliveries) - done >= min(10, 100 - done)
+            new = taking.sequences[done:]
+            done = len(taking.deliveries)
+            taking.ack(*new)
+        assert taking.sequences == taking.counted == list(range(1, 101))
+        assert taking.reasons == []
+        await taking.flow.close()
+        assert budget.used == 0
+
+    async def test_a_flow_that_acks_nothing_leaves_room_for_others(self, arena: Arena) -> None:
+        budget = Budget(400_000)
+        for partition in (1, 2, 3):
+            await self.consumer(arena, f"c-{partition}", filter=f"log.{partition}.>")
+        stuck = [Budgeted(arena, f"c-{partition}", budget) for partition in (1, 2)]
+        going = Budgeted(arena, "c-3", budget)
+        for taking in (*stuck, going):
+            await taking.flow.restart()
+        for _ in range(5):
+            appends = [arena.event("k", partition=1 + n % 3, payload=b"x" * 5_000) for n in range(60)]
+            await arena.transport.commit(arena.stream, appends)
+        done = 0
+        while done < 100:
+            await going.got(done + 1)
+            new = going.sequences[done:]
+            done += len(new)
+            going.ack(*new)
+        assert going.counted == list(range(1, 101))
+        await self.settled(arena)
+        assert all(1 < len(taking.deliveries) < 30 for taking in stuck)
+        # A restart drops what was held, an ack makes room: both go on.
+        await stuck[0].flow.restart()
+        stuck[0].deliveries.clear()
+        for taking in stuck:
+            done = 0
+            while done < 100:
+                await taking.got(done + 1)
+                new = taking.sequences[done:]
+                done += len(new)
+                taking.ack(*new)
+            assert taking.counted == list(range(1, 101))
+        for taking in (*stuck, going):
+            assert taking.reasons == []
+            await taking.flow.close()
+        assert budget.used == 0
+
+    async def test_messages_larger_than_the_budget_get_through(self, arena: Arena) -> None:
+        await self.consumer(arena)
+        budget = Budget(60_000)
+        sizes = [10, 300_000, 10, 10, 200_000, 300_000, 10]
+        await arena.send(*(arena.event("k", payload=b"x" * size) for size in sizes))
+        taking = Budgeted(arena, "c-1", budget)
+        await taking.flow.restart()
+        for done in range(len(sizes)):
+            await taking.got(done + 1)
+            await self.settled(arena)
+            assert sum(len(one.payload) for one in taking.deliveries[done:]) <= budget.used <= 60_000 + 2 * max(sizes)
+            taking.ack(done + 1)
+        assert [len(one.payload) for one in taking.deliveries] == sizes
+        assert taking.reasons == []
+        await taking.flow.close()
+        assert budget.used == 0
 
     async def consumer(self, arena: Arena, name: str = "c-1", *, filter: str = "log.>", **rest: int) -> None:
         await arena.transport.ensure_consumer(

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from sojourn.bus.delivery.budget import Budget
 
 ACK_WAIT = 60.0
 """Seconds after which the server delivers again what was neither acked nor reported as in progress."""
@@ -177,11 +180,19 @@ class Consumers(Protocol):
         ...
 
     def consume(
-        self, stream: str, name: str, receive: Callable[[Delivery], None], broken: Callable[[str], None]
+        self,
+        stream: str,
+        name: str,
+        receive: Callable[[Delivery], None],
+        broken: Callable[[str], None],
+        budget: Budget | None = None,
     ) -> Consumption:
         """Opens the flow; nothing comes before `Consumption.restart`. ``receive`` is called from the event loop for
         each delivery and must not block. ``broken`` is called with a reason (reconnected, consumer gone, silence)
-        whenever deliveries may have been missed; the caller then restarts."""
+        whenever deliveries may have been missed; the caller then restarts.
+
+        ``budget`` bounds the bytes of deliveries that are in memory or under way, for all flows that share it; one of
+        its own where there is none. A delivery counts until it is acked, and until a restart or the close."""
         ...
 
 

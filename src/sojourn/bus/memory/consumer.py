@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from sojourn.bus.delivery.budget import Budget
 from sojourn.bus.errors import ClosedError, NotFoundError
 from sojourn.bus.grammar import matcher
 from sojourn.bus.ports import ConsumerLag, Delivery, Stored
@@ -79,6 +80,10 @@ class MemoryConsumer:
             self._in_flight.discard(sequence)
             self._stream.wake(self)
 
+    def wake(self) -> None:
+        """Delivers what it may, soon."""
+        self._stream.wake(self)
+
     def wants(self, head: str) -> bool:
         """True where a message whose subject begins with those three tokens may be for the open flow."""
         return self._flow is not None and (self._head is None or self._head == head)
@@ -90,6 +95,10 @@ class MemoryConsumer:
             if self._flow is None or len(self._in_flight) >= self._max_ack_pending:
                 return False
             if (message := self._next(index)) is None:
+                return False
+            if not self._flow.room_for(message):
+                assert self._position is not None
+                self._position -= 1  # the next turn begins with it
                 return False
             self._delivered = message.sequence
             self._order.append(message.sequence)
@@ -122,8 +131,12 @@ class MemoryFlow:
         name: str,
         receive: Callable[[Delivery], None],
         broken: Callable[[str], None],
+        budget: Budget,
     ) -> None:
         self.receive = receive
+        self._budget = budget
+        self._share = budget.join(self._wake)
+        self._held: dict[str, int] = {}
         self._find = find
         self._name = name
         self._broken = broken
@@ -137,12 +150,23 @@ class MemoryFlow:
         self._consumer = self._find()
         if self._consumer is None:
             raise NotFoundError(f"there is no consumer {self._name}")
+        self._drop()
         self._consumer.reset(self)
+
+    def room_for(self, message: Stored) -> bool:
+        """Takes what the message needs of the budget; False where the flow has to wait for it."""
+        size = len(message.subject) + len(message.payload)
+        if not self._budget.take(self._share, size, size):
+            return False
+        self._held[str(message.sequence)] = size
+        return True
 
     def ack(self, token: str) -> None:
         """Closes one delivery."""
         if self._consumer is not None:
             self._consumer.ack(int(token))
+        if size := self._held.pop(token, 0):
+            self._budget.give(self._share, size)
 
     def progress(self, token: str) -> None:
         """Changes nothing: the twin never delivers again by itself."""
@@ -152,6 +176,16 @@ class MemoryFlow:
         self._closed = True
         if self._consumer is not None:
             self._consumer.leave(self)
+        self._held.clear()
+        self._budget.leave(self._share)
+
+    def _drop(self) -> None:
+        self._held.clear()
+        self._budget.give(self._share, self._share.taken)
+
+    def _wake(self) -> None:
+        if self._consumer is not None:
+            self._consumer.wake()
 
     def interrupt(self, reason: str) -> None:
         """Says, from the event loop, that deliveries may have been missed."""

@@ -9,6 +9,7 @@ from itertools import islice
 
 from sojourn.bus.appends import check_append, check_batch
 from sojourn.bus.clock import Clock, WallClock
+from sojourn.bus.delivery.budget import Budget
 from sojourn.bus.errors import (
     ClosedError,
     ConfigurationError,
@@ -140,10 +141,17 @@ class MemoryTransport:
         return consumer.lag() if consumer is not None else None
 
     def consume(
-        self, stream: str, name: str, receive: Callable[[Delivery], None], broken: Callable[[str], None]
+        self,
+        stream: str,
+        name: str,
+        receive: Callable[[Delivery], None],
+        broken: Callable[[str], None],
+        budget: Budget | None = None,
     ) -> MemoryFlow:
         """Opens the flow of a consumer. See `sojourn.bus.ports.Consumers.consume`."""
-        return MemoryFlow(lambda: self._find_consumer(stream, name), f"{name} of {stream}", receive, broken)
+        return MemoryFlow(
+            lambda: self._find_consumer(stream, name), f"{name} of {stream}", receive, broken, budget or Budget()
+        )
 
     async def create_stream(self, spec: StreamSpec) -> None:
         """Creates the stream, or leaves the same one as it is. Raises `ConfigurationError`."""
