@@ -7,9 +7,10 @@ holds where a group began and what its consumers see, ``type.{Type}`` the schema
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -56,6 +57,13 @@ class GroupRecord(BaseModel):
     name: str
     start: dict[str, int]
     actions: bool
+
+
+class Mode(NamedTuple):
+    """How a writer is to run: ``live`` or ``paused``, and the revision of its registration that says so."""
+
+    mode: str
+    revision: int
 
 
 class NamespaceRecord(BaseModel):
@@ -142,6 +150,30 @@ class Registry:
             for entry in await self.bucket.entries("writer.")
             if entry.value is not None
         ]
+
+    async def modes(self) -> dict[str, Mode]:
+        """The mode of every writer, by name."""
+        return {
+            entry.key.removeprefix("writer."): Mode(_parse(Registration, entry.value).mode, entry.revision)
+            for entry in await self.bucket.entries("writer.")
+            if entry.value is not None
+        }
+
+    async def set_mode(self, name: str, mode: Literal["live", "paused"]) -> Mode:
+        """Changes the mode of a registered writer. Raises `NotFoundError`."""
+        while True:
+            entry = await self.bucket.get(f"writer.{name}")
+            if entry is None or entry.value is None:
+                raise NotFoundError(f"nothing named {name!r} is registered: `sojourn agents ls` shows the names")
+            known = _parse(Registration, entry.value)
+            if known.mode == mode:
+                return Mode(mode, entry.revision)
+            fresh = known.model_copy(update={"mode": mode})
+            with contextlib.suppress(ConcurrencyError):
+                revision = await self.bucket.put(
+                    f"writer.{name}", fresh.model_dump_json().encode(), expect=entry.revision
+                )
+                return Mode(mode, revision)
 
     async def group(self, name: str) -> GroupRecord | None:
         """Where a group began, or None for one that never ran."""

@@ -3,8 +3,8 @@ from __future__ import annotations
 import asyncio
 
 from sojourn.bus.delivery.group import Group, group_processors
-from sojourn.bus.delivery.lease import Lease
 from sojourn.bus.delivery.runners import Runners
+from sojourn.bus.delivery.session import Session
 from tests.bus.delivery.processors import DiscountOffered, OrderPlaced, Scripted, memory_bus, turbo
 
 
@@ -22,7 +22,7 @@ def make(*processors: Scripted) -> Group:
                 keys=bus.keys,
                 clock=bus.clock,
                 runners=Runners(),
-                lease=Lease(bucket, "group", "test"),
+                session=Session(bucket, "test", [processors[0].group]),
                 progress=asyncio.Event(),
             )
 
@@ -42,7 +42,6 @@ def test_a_group_wants_what_its_processors_handle_or_fold_and_its_own_timers() -
     assert wants(group, "test.log.0.c1.evt.due.win.wait")
     assert wants(group, "test.log.0.c1.evt.due.win.a.b.c"), "names of saga timers have several tokens"
     assert not wants(group, "test.log.0.c1.evt.due.other.wait")
-    assert not wants(group, "test.log.0.c1.evt.redrive.win.7")
     assert not wants(group, "test.log.0.c1.evt.due.win")
     assert not wants(group, "test.log.0.c1.evt")
     assert not wants(group, "test.log.0.c1")

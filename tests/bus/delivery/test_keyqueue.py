@@ -397,7 +397,7 @@ def test_a_fold_that_fails_is_one_dead_letter_and_the_state_goes_on_without_it(e
     async def story(bus: Bus, worker: Worker) -> None:
         await carts(bus, 1, 2, 3)
         await worker.caught_up()
-        for partition in worker.groups[0].partitions:
+        for partition in worker.groups[0].partitions.values():
             partition.restart("so that the state is loaded anew")
         await carts(bus, 4)
         await worker.caught_up()
@@ -417,7 +417,7 @@ def test_a_dead_letter_of_the_fold_is_not_repeated_when_its_event_comes_again() 
         async with memory_bus() as bus:
             for _ in range(3):
                 async with Worker(bus, [Scripted(on_fold=fold, start="beginning")]) as worker:
-                    for partition in worker.groups[0].partitions:
+                    for partition in worker.groups[0].partitions.values():
                         # As if no ack had ever reached the server.
                         assert partition._consumption is not None
                         partition._consumption.ack = lambda token: None  # type: ignore[method-assign]
@@ -490,7 +490,7 @@ def test_a_reset_between_the_outputs_of_two_members_doubles_neither() -> None:
     async def story(bus: Bus, worker: Worker) -> None:
         await carts(bus, 1)
         await until(lambda: bool(reached))
-        for partition in worker.groups[0].partitions:
+        for partition in worker.groups[0].partitions.values():
             partition.restart("test")
         await carts(bus, 2)
         await worker.caught_up()
@@ -676,7 +676,7 @@ def test_many_keys_that_are_none_share_a_lane_and_each_has_its_dead_letter() -> 
     async def story(bus: Bus, worker: Worker) -> None:
         causes = [await raw(bus, f"test.log.1.=z{n}.evt.CartAbandoned", b"x") for n in range(30)]
         await worker.caught_up()
-        for partition in worker.groups[0].partitions:
+        for partition in worker.groups[0].partitions.values():
             partition.restart("test")
         causes += [await raw(bus, f"test.log.1.=z{n}.evt.CartAbandoned", b"x") for n in range(30)]
         await worker.caught_up()
@@ -781,7 +781,7 @@ def test_in_a_shared_group_only_the_concerned_get_a_dead_letter() -> None:
 def test_a_message_removed_after_its_delivery_does_not_hold_the_key() -> None:
     async def story(bus: Bus, worker: Worker) -> None:
         published = await bus.publish(CartAbandoned(customer_id="c1", n=1))
-        for partition in worker.groups[0].partitions:
+        for partition in worker.groups[0].partitions.values():
             partition.restart("so that nothing is in memory")
         await bus.transport.delete_messages(published.stream, [published.sequence])
         await carts(bus, 2)
@@ -809,6 +809,6 @@ def test_idle_keys_are_evicted_and_come_back_as_they_were() -> None:
             await worker.caught_up()
         assert await check_effects(bus) == 60
         assert len(opened) == 60
-        assert all(len(partition._keys) <= 2 for partition in worker.groups[0].partitions)
+        assert all(len(partition._keys) <= 2 for partition in worker.groups[0].partitions.values())
 
     run(story, Counting())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sojourn.bus.client import Bus, open_bus
 from sojourn.bus.clock import VirtualClock
-from sojourn.bus.delivery.lease import Lease
+from sojourn.bus.delivery.session import Session
 from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.errors import PermanentError, TransientError
 from sojourn.bus.memory import MemoryTransport
@@ -177,7 +177,7 @@ def test_a_discarded_output_that_still_waits_does_not_go_out_beside_its_successo
                 "TEST_0", Append(message.subject, message.payload.replace(b'"n":0', b'"n":1')), lambda _: None
             )
             await until(lambda: bus.committer.pending == 2)
-            for partition in worker.groups[0].partitions:
+            for partition in worker.groups[0].partitions.values():
                 partition.restart("test")
             await until(lambda: bus.committer.pending == 3)
             transport.gate.set()
@@ -196,11 +196,12 @@ def test_a_discarded_output_that_still_waits_does_not_go_out_beside_its_successo
 
 @pytest.mark.parametrize("seed", range(3))
 def test_two_owners_at_once_still_give_one_effect_each(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def always(self: Lease) -> bool:
+    async def unseen(self: Session) -> bool:
         return True
 
-    monkeypatch.setattr(Lease, "acquire", always)
-    monkeypatch.setattr(Lease, "held", True)
+    # Neither knows of the other, and each believes that the partitions are its own.
+    monkeypatch.setattr(Session, "renew", unseen)
+    monkeypatch.setattr(Session, "held", True)
     faults = Faults(seed, slow=1.0, lost=0.05, gap=0.02, unacked=0.05)
 
     async def main() -> None:
@@ -240,7 +241,7 @@ def test_a_discard_ends_the_handlers_that_run_so_that_no_two_work_on_one_event()
         async with memory_bus() as bus, Worker(bus, [Scripted(handle)]) as worker:
             await bus.publish(CartAbandoned(customer_id="c1", n=1))
             await until(lambda: running == 1)
-            for partition in worker.groups[0].partitions:
+            for partition in worker.groups[0].partitions.values():
                 partition.restart("test")
             await until(lambda: started == 2)
             await worker.caught_up()
@@ -250,12 +251,12 @@ def test_a_discard_ends_the_handlers_that_run_so_that_no_two_work_on_one_event()
     turbo(main())
 
 
-def test_a_consumer_is_not_reset_once_the_lease_is_lost() -> None:
+def test_a_consumer_is_not_reset_while_the_session_has_run_out() -> None:
     async def main() -> None:
         async with memory_bus() as bus, Worker(bus, [Scripted()]) as worker:
             [group] = worker.groups
             partition = group.partitions[0]
-            group.lease._until = 0.0
+            group.session._until = 0.0
             resets: list[int] = []
             assert partition._consumption is not None
             restart = partition._consumption.restart
@@ -267,8 +268,8 @@ def test_a_consumer_is_not_reset_once_the_lease_is_lost() -> None:
             partition._consumption.restart = counted  # type: ignore[method-assign]
             partition.restart("test")
             await asyncio.sleep(0.3)
-            assert not resets or group.lease.held
-            await until(lambda: group.lease.held)
+            assert not resets or group.session.held
+            await until(lambda: group.session.held)
             await until(lambda: bool(resets))
 
     turbo(main())
@@ -364,11 +365,11 @@ def test_caught_up_returns_after_a_reset_and_never_before_all_is_closed() -> Non
                 await publish(bus, 3, 6)
                 if n % 3 == 0:
                     await asyncio.sleep(n / 10)
-                    for partition in worker.groups[0].partitions:
+                    for partition in worker.groups[0].partitions.values():
                         partition.restart("test")
                 await worker.caught_up()
                 assert not open_ and len(await actions(bus)) == 6 * (n + 1)
-                for partition in worker.groups[0].partitions:
+                for partition in worker.groups[0].partitions.values():
                     partition.restart("nothing is left to be delivered")
                 await bus.committer.store("TEST_0", [Append("test.log.0.x.act.other.Seen", b"")])
                 await worker.caught_up()

@@ -93,7 +93,7 @@ def test_a_journalled_call_is_made_once_over_a_reset_and_again_for_the_next_even
 
         await until(journalled)
         stop.clear()
-        for partition in worker.groups[0].partitions:
+        for partition in worker.groups[0].partitions.values():
             partition.restart("test")
         await bus.publish(CartAbandoned(customer_id="c1", n=2))
         await worker.caught_up()

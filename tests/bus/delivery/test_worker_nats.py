@@ -72,12 +72,12 @@ async def test_caught_up_after_a_reset_returns(nats_server: NatsServer) -> None:
         for n in range(5):
             await publish(bus, 3, range(10 * n, 10 * n + 10))
             if n % 2:
-                for partition in worker.groups[0].partitions:
+                for partition in worker.groups[0].partitions.values():
                     partition.restart("test")
             async with asyncio.timeout(20):
                 await worker.caught_up()
             assert await check_effects(bus) == 10 * n + 10
-            for partition in worker.groups[0].partitions:
+            for partition in worker.groups[0].partitions.values():
                 partition.restart("nothing is left to be delivered")
 
 
@@ -114,7 +114,7 @@ async def test_the_server_is_killed_during_load_and_everything_is_handled_once(
         assert await dead(bus) == []
 
 
-async def test_an_outage_longer_than_the_lease_and_all_retries_makes_no_dead_letter(
+async def test_an_outage_longer_than_the_session_and_all_retries_makes_no_dead_letter(
     private_server: Callable[..., NatsServer],
 ) -> None:
     server = private_server()
@@ -131,9 +131,9 @@ async def test_an_outage_longer_than_the_lease_and_all_retries_makes_no_dead_let
         await called.wait()
         server.kill9()
         go_on.set()
-        await until(lambda: not worker.groups[0].lease.held, 20)
+        await until(lambda: not worker.groups[0].session.held, 20)
         await asyncio.to_thread(server.restart)
-        await until(lambda: bool(worker.groups[0].partitions) and worker.groups[0].lease.held, 20)
+        await until(lambda: bool(worker.groups[0].partitions) and worker.groups[0].session.held, 20)
         async with asyncio.timeout(20):
             await worker.caught_up()
         assert await check_effects(bus) == 30
@@ -200,22 +200,19 @@ async def test_two_owners_at_once_still_give_one_effect_each(nats_server: NatsSe
         Worker(one, [Scripted(handle)], ingress=False) as first,
     ):
         async with Worker(two, [Scripted(handle)], ingress=False) as second:
-            assert not second.groups[0].partitions
-            await publish(one, 20, range(300))
-            # A zombie: it believes in its lease, and reads a fresh tail.
             zombie = second.groups[0]
-            zombie.lease._until = float("inf")
-            zombie_record = await second._settle(zombie)
-
-            async def believes() -> bool:
-                return True
-
-            zombie.lease.acquire = believes  # type: ignore[method-assign]
-            await zombie.open(zombie_record)
+            await until(lambda: len(zombie.partitions) + len(first.groups[0].partitions) == 4)
+            await publish(one, 20, range(300))
+            # A zombie: it believes that all is still its own, and reads a fresh tail.
+            assert second._ownership is not None
+            second._ownership._leaving = True
+            stolen = list(first.groups[0].partitions)
+            for number in stolen:
+                await zombie.open(number)
             await publish(one, 20, range(300, 600))
             await until(lambda: first.groups[0].counters.restarts > 0)
-            await zombie.close()
-            zombie.lease._until = 0.0
+            for number in stolen:
+                await zombie.release(number, 0)
         async with asyncio.timeout(30):
             await first.caught_up()
         assert await check_effects(one) == 600
@@ -312,6 +309,6 @@ async def test_the_loop_of_a_silent_agent_leaves_no_record(nats_server: NatsServ
         assert await actions(bus) == [] and await dead(bus) == []
         lag = [
             await bus.transport.consumer_lag(partition.stream, partition.consumer)
-            for partition in worker.groups[0].partitions
+            for partition in worker.groups[0].partitions.values()
         ]
         assert all(one is not None and one.pending == 0 for one in lag)

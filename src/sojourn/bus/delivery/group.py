@@ -1,4 +1,4 @@
-"""A group: processors that share one position in the log."""
+"""A group: processors that share one position in the log, and the partitions of it that run in this worker."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import structlog
 from sojourn.bus.catalog import Catalog
 from sojourn.bus.clock import Clock
 from sojourn.bus.committer import Committer
-from sojourn.bus.delivery.lease import Lease
 from sojourn.bus.delivery.partition import Partition
 from sojourn.bus.delivery.runners import Runners
+from sojourn.bus.delivery.session import Session
 from sojourn.bus.errors import ConfigurationError, SojournError
 from sojourn.bus.event import Event, spec_of
 from sojourn.bus.lane import Writer
@@ -29,6 +29,9 @@ log = structlog.get_logger("sojourn.worker")
 
 MAX_ACK_PENDING = 512
 """Deliveries of a partition that may be open at once: what a worker holds in memory is bounded by it."""
+
+DRAIN = 7.0
+"""Seconds that handlers have to end in when their partition is handed over."""
 
 _COMPLAINT = 10.0
 
@@ -47,7 +50,7 @@ class Counters:
 
 
 class Group:
-    """The partitions of one group in this worker, for as long as it holds the group's lease."""
+    """One group in this worker. ``partitions`` holds those that run here, by number; ``paused``: none may."""
 
     def __init__(
         self,
@@ -61,7 +64,7 @@ class Group:
         keys: KeyRing,
         clock: Clock,
         runners: Runners,
-        lease: Lease,
+        session: Session,
         residents: int = 100_000,
         progress: asyncio.Event,
     ) -> None:
@@ -74,7 +77,7 @@ class Group:
         self.keys = keys
         self.clock = clock
         self.runners = runners
-        self.lease = lease
+        self.session = session
         self.counters = Counters()
         self.resident_limit = max(1, residents // namespace.partitions)
         self.writers: Mapping[str, Writer] = {p.writer: Writer(namespace, p.writer, p.version) for p in self.processors}
@@ -82,8 +85,10 @@ class Group:
         self.personal = any(spec_of(cls).personal for cls in self.types.values()) or any(
             spec_of(cls).personal for processor in self.processors for cls in processor.publishes.values()
         )
-        self.actions = False
-        self.partitions: list[Partition] = []
+        self.record: GroupRecord | None = None
+        self.partitions: dict[int, Partition] = {}
+        self.paused = False
+        self.uncommitted = 0
         self._progress = progress
         self._waiting: set[str] = set()
         self._complained = -_COMPLAINT
@@ -114,60 +119,104 @@ class Group:
                 return type in self._wanted and (writer not in self.writers or len(self.processors) > 1)
         return False
 
-    async def open(self, record: GroupRecord) -> None:
-        """Creates the consumers where they are missing and starts the flow of every partition."""
-        self.actions = record.actions
-        self.partitions = [Partition(self, number) for number in range(self.namespace.partitions)]
-        # All are awaited, so that none opens behind the back of whoever closes the others.
-        openings = (self._open(partition, record) for partition in self.partitions)
-        for result in await asyncio.gather(*openings, return_exceptions=True):
-            if isinstance(result, BaseException):
-                raise result
+    @property
+    def actions(self) -> bool:
+        """Whether its consumers deliver actions of other writers, too."""
+        return self.record is not None and self.record.actions
 
-    async def _open(self, partition: Partition, record: GroupRecord) -> None:
+    async def delivered(self, number: int) -> int:
+        """The last sequence that the partition's consumer has delivered, to whomever; 0 where there is none."""
+        stream = self.namespace.stream(number)
+        lag = await self.transport.consumer_lag(stream, f"{self.name}-{number}")
+        return lag.delivered if lag is not None else 0
+
+    def cleared(self, number: int, sequence: int) -> bool:
+        """Whether a partition that runs here has closed everything up to the sequence."""
+        partition = self.partitions.get(number)
+        return partition is not None and partition.floor >= sequence
+
+    async def open(self, number: int, *, suspect: int = 0, crashes: int = 0) -> None:
+        """Creates the consumer of a partition where it is missing and starts its flow. ``suspect`` and ``crashes``: see
+        `ownership.Claim`."""
+        record = self.record
+        assert record is not None
+        partition = self.partitions[number] = Partition(self, number)
         after = record.start[partition.stream]
-        await self.transport.ensure_consumer(
-            partition.stream,
-            partition.consumer,
-            self.namespace.partition_filter(partition.number, actions=record.actions),
-            start=after + 1,
-            max_ack_pending=MAX_ACK_PENDING,
-        )
-        await partition.start(after)
+        try:
+            await self.transport.ensure_consumer(
+                partition.stream,
+                partition.consumer,
+                self.namespace.partition_filter(number, actions=record.actions),
+                start=after + 1,
+                max_ack_pending=MAX_ACK_PENDING,
+            )
+            await partition.start(after)
+        except BaseException:
+            await self._shut(number)
+            raise
+        if self.paused:
+            await self._shut(number)
+        elif self.record is not record:
+            partition.restart("the group now reads actions of other writers")
+        self.progressed()
+
+    async def release(self, number: int, seconds: float | None = None) -> bool:
+        """Ends the flow of a partition once the handlers that run have ended. False where they did not within
+        ``seconds`` (7 by default): what they were handling comes again to the next owner."""
+        partition = self.partitions.get(number)
+        if partition is None:
+            return True
+        partition.stop()
+        idle = await partition.settled(DRAIN if seconds is None else seconds)
+        await self._shut(number)
+        return idle
+
+    async def _shut(self, number: int) -> None:
+        partition = self.partitions.pop(number, None)
+        if partition is None:
+            return
+        try:
+            await partition.shut()
+        except SojournError as error:
+            log.warning("a flow did not end cleanly", group=self.name, partition=number, reason=str(error))
+        self.progressed()
 
     async def widen(self, record: GroupRecord) -> None:
         """Has its consumers deliver other writers' actions too, and forgets what was folded without them."""
         await ensure_consumers(self.transport, self.namespace, record)
-        for partition in self.partitions:
+        self.record = record
+        for partition in list(self.partitions.values()):
             partition.restart("the group now reads actions of other writers")
-        self.actions = True
 
     def forget(self, customer: str) -> None:
         """Drops what is in memory of a customer that was erased."""
         at = self.namespace.locate(customer)
-        if self.partitions:
-            self.partitions[at.partition].forget(at.token)
+        partition = self.partitions.get(at.partition)
+        if partition is not None:
+            partition.forget(at.token)
 
-    def stop(self) -> None:
-        """Takes no more deliveries."""
-        for partition in self.partitions:
+    async def close(self) -> None:
+        """Ends all flows at once. What was not closed comes again to the next owner."""
+        for partition in self.partitions.values():
             partition.stop()
+        await asyncio.gather(*(self._shut(number) for number in list(self.partitions)))
+
+    async def pause(self) -> None:
+        """Ends all flows and lets none begin until `resume`. Once it returns, nothing that a handler of this group did
+        here is stored any more."""
+        self.paused = True
+        await self.close()
+        while self.uncommitted:  # noqa: ASYNC110 - rare, and the committer has an answer within seconds
+            await asyncio.sleep(0.005)
+
+    def resume(self) -> None:
+        """Lets flows begin again; `ownership` starts them."""
+        self.paused = False
 
     @property
     def idle(self) -> bool:
-        return all(partition.idle for partition in self.partitions)
-
-    async def close(self) -> None:
-        """Ends the flows. What was not closed comes again to the next owner."""
-        partitions, self.partitions = self.partitions, []
-        for partition in partitions:
-            partition.stop()
-        results = await asyncio.gather(*(partition.shut() for partition in partitions), return_exceptions=True)
-        for result in results:
-            if isinstance(result, SojournError):
-                log.warning("a flow did not end cleanly", group=self.name, reason=str(result))
-            elif isinstance(result, BaseException):
-                raise result
+        """Whether no delivery is waiting or being handled here."""
+        return all(partition.idle for partition in self.partitions.values())
 
     def complain(self, customer: str, error: object) -> None:
         """Says why a customer's events wait. At most every ten seconds: thousands may wait for one and the same."""
@@ -185,7 +234,7 @@ class Group:
         self._waiting.clear()
 
     def beat(self) -> None:
-        for partition in self.partitions:
+        for partition in self.partitions.values():
             partition.beat()
 
     def progressed(self) -> None:

@@ -99,6 +99,10 @@ class KeyQueue:
         if self.partition.discarded(self):
             return
         self.waiting = False
+        if not self.partition.group.session.held:
+            # Somebody else may be at it by now. Whether so is known soon, and the partition is then closed.
+            self._start_over(UnavailableError(_LAPSED))
+            return
         if self._stale:
             self._reopen()
         delivery = self.queue[0]
@@ -283,7 +287,14 @@ class KeyQueue:
         self._finish(delivery)
 
     def _submit(self, member: Member, change: Change, output: Output | None, delivery: Delivery) -> None:
+        group = self.partition.group
+        if not group.session.held:
+            self._start_over(UnavailableError(_LAPSED))
+            return
+        group.uncommitted += 1
+
         def done(result: list[int] | Exception) -> None:
+            group.uncommitted -= 1
             if self.partition.discarded(self):
                 return
             if isinstance(result, Exception):
@@ -291,7 +302,7 @@ class KeyQueue:
             else:
                 self._stored(member, change, output, result)
 
-        self.partition.group.committer.submit(self.at.stream, change.appends, done)
+        group.committer.submit(self.at.stream, change.appends, done)
 
     def _stored(self, member: Member, change: Change, output: Output | None, sequences: list[int]) -> None:
         cause = self.queue[0].sequence
@@ -384,6 +395,9 @@ class KeyQueue:
         if self._stale:
             self._reopen()
         self.partition.close(delivery, self)
+
+
+_LAPSED = "this worker's session has run out"
 
 
 class _TryLater(SojournError):

@@ -1,4 +1,4 @@
-"""Leases: who may run a group. Kept in the bucket ``{NS}_leases``, expiring by themselves.
+"""Leases: who may run what only one worker runs at a time. Kept in the bucket ``{NS}_leases``, expiring by themselves.
 
 A lease is renewed with its time to live and an expected revision on every write; its holder counts from before it sent
 the renewal, on the monotonic clock, so it never believes in a lease longer than the server does.
@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import socket
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from sojourn.bus.delivery.processes import is_gone, this_process
 from sojourn.bus.errors import ConcurrencyError, SojournError
 from sojourn.bus.ports import Bucket, Entry
 
@@ -34,7 +32,7 @@ class Lease:
         self._ttl = ttl
         self._revision = 0
         self._until = 0.0
-        self._value = json.dumps({"owner": owner, **_process(os.getpid())}).encode()
+        self._value = json.dumps({"owner": owner, **this_process()}).encode()
         self.holder: str | None = None
 
     @property
@@ -89,10 +87,8 @@ class Lease:
         assert entry.value is not None
         if entry.value == self._value:
             return True  # Our own, from a renewal whose answer was lost.
-        document = _read(entry.value)
-        pid = document.get("pid")
         # A process of this machine that is gone will not come back: no need to wait for the expiry.
-        return document.get("host") == _host() and isinstance(pid, int) and _gone(pid, document.get("born"))
+        return is_gone(_read(entry.value))
 
 
 def _read(value: bytes) -> dict[str, Any]:
@@ -101,40 +97,3 @@ def _read(value: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return document if isinstance(document, dict) else {}
-
-
-def _process(pid: int) -> dict[str, str | int | None]:
-    return {"host": _host(), "pid": pid, "born": _born(pid)}
-
-
-def _host() -> str:
-    """This machine since its last boot, and the process namespace: where a process id means one process."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        space = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return f"{socket.gethostname()} {os.getpid()}"  # No telling processes apart here: leases expire instead.
-    return f"{socket.gethostname()} {boot} {space}"
-
-
-def _born(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; 0 for one that is dead but not reaped, None where nothing is
-    known. Source: proc(5), stat, fields 3 and 22."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return 0 if fields[0] in "ZX" else int(fields[19])
-    except (OSError, IndexError, ValueError):
-        return None
-
-
-def _gone(pid: int, born: object) -> bool:
-    now = _born(pid)
-    if now is not None:
-        return now != born
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False  # Another user's, in a /proc that hides those.
-    return False

@@ -67,6 +67,16 @@ class Partition:
             if queue.waiting:
                 self.abandon(queue)
 
+    async def settled(self, seconds: float) -> bool:
+        """Waits until what was begun is closed; False where that takes longer than so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self.idle and self._restarting is None:  # noqa: ASYNC110 - once in a partition's life here
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            return False
+        return True
+
     @property
     def stopped(self) -> bool:
         """Whether it takes no more deliveries."""
@@ -265,9 +275,9 @@ class Partition:
             self._restarting = None
 
     async def _until_held(self) -> None:
-        # Resetting the consumer of another owner would set it back; whether the lease is lost is soon known, and the
-        # group is then closed.
-        while not self.group.lease.held:  # noqa: ASYNC110 - a lease has no event for its renewal
+        # Resetting the consumer of another owner would set it back; whether the session has lapsed is soon known, and
+        # the partition is then closed.
+        while not self.group.session.held:  # noqa: ASYNC110 - a session has no event for its renewal
             await asyncio.sleep(0.05)
 
     async def _reset(self, consumption: Consumption) -> None:

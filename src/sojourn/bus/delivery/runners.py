@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -82,17 +81,6 @@ class Runners:
                 elif now > call.deadline + 10:
                     call.deadline = now
                     log.error("handler ignores its cancellation", handler=call.label)
-
-    async def drain(self, seconds: float, settled: Callable[[], bool]) -> bool:
-        """Waits until nothing is running and ``settled()`` holds; False if that took longer."""
-        try:
-            async with asyncio.timeout(seconds):
-                # Polled: the condition spans runners and groups, and this runs once in a worker's life.
-                while self._ready or self.busy or not settled():  # noqa: ASYNC110
-                    await asyncio.sleep(0.005)
-        except TimeoutError:
-            return False
-        return True
 
     async def close(self, seconds: float) -> None:
         """Cancels what is still running; what ignores that for so many seconds is left behind."""

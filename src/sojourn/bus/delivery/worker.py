@@ -12,9 +12,11 @@ import structlog
 
 from sojourn.bus.catalog import Catalog
 from sojourn.bus.client import Bus
-from sojourn.bus.delivery.group import Group, ensure_consumers, group_processors
-from sojourn.bus.delivery.lease import TTL, Lease
+from sojourn.bus.delivery.group import DRAIN, Group, ensure_consumers, group_processors
+from sojourn.bus.delivery.lease import Lease
+from sojourn.bus.delivery.ownership import Ownership
 from sojourn.bus.delivery.runners import Runners
+from sojourn.bus.delivery.session import Session
 from sojourn.bus.delivery.watchdog import Watchdog
 from sojourn.bus.errors import SojournError
 from sojourn.bus.event import Event, spec_of
@@ -26,11 +28,11 @@ from sojourn.bus.registry import GroupRecord
 
 log = structlog.get_logger("sojourn.worker")
 
-DRAIN = 7.0
-"""Seconds that a leaving worker waits for handlers that are running."""
-
 CLOSE = 0.5
 """Seconds that handlers have to end in once they are cancelled."""
+
+_POLL = 0.05
+"""Seconds between two looks at what another worker does."""
 
 FAREWELL = 1.5
 """Seconds for the last acks and the return of the leases. Together leaving stays within ten: a service manager that was
@@ -43,9 +45,9 @@ class Worker:
         async with Worker(bus, processors, catalog=catalog) as worker:
             await worker.wait()
 
-    Entering registers the processors and takes their groups; a group that another worker holds is taken as soon as
-    that one leaves or dies. Leaving hands them over: no new deliveries, running handlers finish (7 s at most), outputs
-    are committed, acks sent.
+    Entering registers the processors and takes this worker's share of the partitions of their groups; when workers
+    come, leave or die, the shares change by themselves. Leaving hands its share over: no new deliveries, running
+    handlers finish (7 s at most), outputs are committed, acks sent.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Worker:
         self._stack = contextlib.AsyncExitStack()
         self._stopping = asyncio.Event()
         self._with_ingress = ingress
+        self._ownership: Ownership | None = None
         self._running: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -87,13 +90,13 @@ class Worker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopping.set()
-        for group in self.groups:
-            group.stop()
         try:
-            if not isinstance(error, asyncio.CancelledError):
-                drained = await self.runners.drain(DRAIN, lambda: all(group.idle for group in self.groups))
-                if not drained:
-                    log.warning("handlers still running are cut off; their events come again", handlers=self._labels())
+            if (
+                self._ownership is not None
+                and not isinstance(error, asyncio.CancelledError)
+                and not await self._ownership.leave(DRAIN)
+            ):
+                log.warning("handlers still running are cut off; their events come again", handlers=self._labels())
         finally:
             await self._leave()
         failure = self._failure()
@@ -114,7 +117,9 @@ class Worker:
             await bus.registry.register(processor)
         await self._announce()
         leases = await bus.transport.bucket(bus.namespace.bucket("leases"))
-        for name, members in group_processors(self.processors).items():
+        by_group = group_processors(self.processors)
+        session = Session(leases, self.name, by_group)
+        for name, members in by_group.items():
             self.groups.append(
                 Group(
                     name,
@@ -126,7 +131,7 @@ class Worker:
                     keys=bus.keys,
                     clock=bus.clock,
                     runners=self.runners,
-                    lease=Lease(leases, f"group.{name}", self.name),
+                    session=session,
                     progress=self._progress,
                 )
             )
@@ -134,15 +139,14 @@ class Worker:
         bus.keys.on_erased.append(self._forget)
         for group in self.groups:
             # Fixed before anything is handled: what is stored from now on is theirs.
-            await self._settle(group)
-        ready: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future() for _ in self.groups]
-        self._running = asyncio.create_task(self._run(ready, leases_ingress=Lease(leases, "ingress", self.name)))
+            group.record = await self._settle(group)
+        self._ownership = Ownership(leases, session, self.groups, bus.namespace.partitions)
+        await self._obey()
+        await self._ownership.begin()
+        await self._widen()  # whoever registered meanwhile
+        self._running = asyncio.create_task(self._run(self._ownership, Lease(leases, "ingress", self.name)))
         # Whoever waits to be caught up hears of the worker's end.
         self._running.add_done_callback(lambda _: self._progress.set())
-        for future in ready:
-            await asyncio.wait([future, self._running], return_when=asyncio.FIRST_COMPLETED)
-            if self._running.done():
-                await self._running
 
     async def _check_keys(self) -> None:
         """Raises `ConfigurationError` where a master key is needed that is not here: personal values are stored
@@ -172,6 +176,8 @@ class Worker:
         finally:
             if running is not None:
                 running.cancel()
+            elif self._ownership is not None:  # it did not get so far
+                running = asyncio.create_task(self._farewell(self._ownership))
         if running is not None:
             await asyncio.wait([running])
 
@@ -186,24 +192,47 @@ class Worker:
 
     async def caught_up(self) -> None:
         """Waits until every group of this worker has closed everything that this process's committer stored so far,
-        what the handling of that led to included."""
+        what the handling of that led to included, here or in another worker."""
         while True:
             self._progress.clear()
-            if not self._lagging():
+            lagging, elsewhere = self._lagging()
+            if not lagging and not elsewhere:
                 return
             assert self._running is not None
             if self._running.done():
                 await self._running
-            await self._progress.wait()
+            if lagging:
+                await self._progress.wait()
+            elif await self._lag_elsewhere(elsewhere):
+                await asyncio.sleep(_POLL)
 
-    def _lagging(self) -> bool:
+    def _lagging(self) -> tuple[bool, list[tuple[Group, int, int]]]:
+        """Whether a partition that runs here is behind, and those that run elsewhere, with what they have to reach."""
+        elsewhere: list[tuple[Group, int, int]] = []
         for number, (behaviour, anything) in list(self._behind.items()):
+            known = len(elsewhere)
             for group in self.groups:
                 need = anything if group.actions else behaviour
-                if not group.partitions or group.partitions[number].floor < need:
-                    return True
-            del self._behind[number]
-        return False
+                partition = group.partitions.get(number)
+                if partition is None:
+                    elsewhere.append((group, number, need))
+                elif partition.floor < need:
+                    return True, []
+            if len(elsewhere) == known:
+                del self._behind[number]
+        return False, elsewhere
+
+    async def _lag_elsewhere(self, needs: Sequence[tuple[Group, int, int]]) -> bool:
+        """Whether a partition that does not run here is behind, as the server sees it. Forgets those that are not."""
+        behind = set()
+        for group, number, need in needs:
+            stream = self.bus.namespace.stream(number)
+            lag = await self.bus.transport.consumer_lag(stream, f"{group.name}-{number}")
+            if need and (lag is None or lag.ack_floor < need):
+                behind.add(number)
+        for number in {number for _, number, _ in needs} - behind:
+            self._behind.pop(number, None)
+        return bool(behind)
 
     def _stored(self, stream: str, appends: Sequence[Append], sequences: Sequence[int]) -> None:
         for append, sequence in zip(appends, sequences, strict=True):
@@ -217,53 +246,39 @@ class Worker:
                     max(anything, sequence),
                 )
 
-    async def _run(self, ready: list[asyncio.Future[None]], *, leases_ingress: Lease) -> None:
+    async def _run(self, ownership: Ownership, ingress: Lease) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._beat())
                 tasks.create_task(self._watch_writers())
-                for group, future in zip(self.groups, ready, strict=True):
-                    tasks.create_task(self._hold(group, future))
+                tasks.create_task(ownership.run())
                 if self._with_ingress:
-                    tasks.create_task(Ingress(self.bus, self.catalog, leases_ingress).run())
+                    tasks.create_task(Ingress(self.bus, self.catalog, ingress).run())
         finally:
-            try:
-                async with asyncio.timeout(FAREWELL):
-                    await asyncio.gather(*(self._give_back(group) for group in self.groups))
-            except TimeoutError:
-                log.warning("the server does not answer: leases are left to expire")
+            await self._farewell(ownership)
 
-    async def _give_back(self, group: Group) -> None:
-        await group.close()
-        await group.lease.release()
+    async def _farewell(self, ownership: Ownership) -> None:
+        try:
+            async with asyncio.timeout(FAREWELL):
+                await ownership.end()
+        except TimeoutError:
+            log.warning("the server does not answer: the session is left to expire")
 
-    async def _hold(self, group: Group, ready: asyncio.Future[None]) -> None:
-        """Runs a group whenever this worker holds its lease."""
-        announced = False
-        while True:
-            try:
-                held = await group.lease.acquire()
-            except SojournError as error:
-                held = group.lease.held
-                log.warning("lease not renewed", group=group.name, reason=str(error))
-            if held and not group.partitions and not self._stopping.is_set():
-                try:
-                    await group.open(await self._settle(group))
-                    await self._widen()  # whoever registered while it opened
-                except SojournError as error:
-                    log.warning("group could not start, will try again", group=group.name, reason=str(error))
-                    await group.close()
-                else:
-                    log.info("group runs here", group=group.name, agents=[p.writer for p in group.processors])
-            elif not held and group.partitions:
-                log.warning("group given up: its lease is lost", group=group.name, holder=group.lease.holder)
-                await group.close()
-            elif not held and not announced:
-                announced = True
-                log.info("group runs elsewhere; standing by", group=group.name, holder=group.lease.holder)
-            if not ready.done() and (group.partitions or not held):
-                ready.set_result(None)
-            await asyncio.sleep(TTL / 3 if group.partitions else TTL / 10)
+    async def _obey(self) -> None:
+        """Pauses and resumes groups as the registry says, and tells that it has."""
+        modes = await self.bus.registry.modes()
+        for group in self.groups:
+            paused = any(modes[p.writer].mode == "paused" for p in group.processors if p.writer in modes)
+            if paused and not group.paused:
+                await group.pause()
+                log.info("group paused", group=group.name)
+            elif group.paused and not paused:
+                group.resume()
+                log.info("group resumed", group=group.name)
+        assert self._ownership is not None
+        await self._ownership.acknowledge(
+            {p.writer: modes[p.writer].revision for p in self.processors if p.writer in modes}
+        )
 
     def _forget(self, customer: str) -> None:
         for group in self.groups:
@@ -303,18 +318,20 @@ class Worker:
         return {writer.name: frozenset(writer.publishes) for writer in await self.bus.registry.writers()}
 
     async def _watch_writers(self) -> None:
-        """A writer that registers later may publish what a group here folds: that group then has to see it."""
+        """Obeys changes of modes. And a writer that registers later may publish what a group here folds: that group
+        then has to see it."""
         while True:
             try:
                 async with contextlib.aclosing(self.bus.registry.bucket.watch("writer.")) as changes:
                     async for _ in changes:
+                        await self._obey()
                         await self._widen()
             except SojournError as error:
                 log.warning("the registry could not be read, will try again", reason=str(error))
             await asyncio.sleep(1)
 
     async def _widen(self) -> None:
-        narrow = [group for group in self.groups if group.partitions and not group.actions]
+        narrow = [group for group in self.groups if not group.actions]
         if not narrow:
             return
         published = await self._published()
