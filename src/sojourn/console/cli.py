@@ -18,6 +18,7 @@ COMMANDS = {
     "watch": "Shows what agents do, while they do it.",
     "agents": "Registers agents and tells of those registered.",
     "dead": "Shows the events that could not be handled.",
+    "lag": "Shows how far each group is behind.",
     "schemas": "Registers, compares and checks the schemas of events.",
     "journeys": "Erases what is personal about a customer.",
     "keys": "Makes, shows and changes the master keys of personal data.",
