@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nats
-from nats.aio.client import Client
 
 from sojourn.bus.client import connect
 from sojourn.bus.ids import derived_id
 from tests.nats_server import NatsServer
 from tests.prove.escort import CartUpdated
-from tests.prove.rawlog import Verdict, judge, read_log
+from tests.prove.rawlog import Verdict, count_actions, judge, read_log
 
 DEADLINE = 900.0
 ROOT = Path(__file__).parents[2]
@@ -118,22 +117,10 @@ async def _wait_for_actions(
     async with asyncio.timeout(DEADLINE):
         client = await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
         try:
-            while await _actions(client) < count:
+            while await count_actions(client, "sojourn") < count:
                 if publishing.done():
                     publishing.result()
                 assert worker.poll() is None, f"the worker ended by itself with status {worker.returncode}"
                 await asyncio.sleep(0.02)
         finally:
             await client.close()
-
-
-async def _actions(client: Client) -> int:
-    jetstream = client.jetstream()
-    total = 0
-    for shard in range(4):
-        try:
-            info = await jetstream.stream_info(f"SOJOURN_{shard}", subjects_filter="sojourn.log.*.*.act.>")
-        except (nats.errors.Error, nats.js.errors.Error, TimeoutError):
-            return 0
-        total += sum((info.state.subjects or {}).values())
-    return total

@@ -10,11 +10,12 @@ VALUABLE = 50
 
 
 class CartUpdated(Event):
-    """A cart has a new value. ``number`` counts the customer's events."""
+    """A cart has a new value. ``number`` counts the customer's events; ``note`` makes one as large as a test likes."""
 
     customer_id: Key
     number: int
     value: int
+    note: str = ""
 
 
 class OfferMade(Event):

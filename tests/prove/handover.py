@@ -1,0 +1,45 @@
+"""How long customers wait when their worker is killed, frozen or cut off: from the raw log's own times."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tests.prove.rawlog import VALUABLE, Logs
+
+UNDERWAY = 0.1
+"""Seconds after a fault in which an action still counts as its victim's: it may have been on its way."""
+
+
+class Fault(NamedTuple):
+    """Something that happened to a worker or the server. ``time``: seconds since the epoch, on the server's machine;
+    ``partitions``: those that its victim owned."""
+
+    kind: str
+    time: float
+    partitions: frozenset[int]
+
+
+def handovers(logs: Logs, faults: Iterable[Fault]) -> dict[str, float]:
+    """The longest hand-over of each kind of fault, in seconds: from the fault to the next action in a partition of
+    its victim, where one was due there. What else happened meanwhile (the server was killed too) is part of it."""
+    due: dict[int, list[float]] = {}
+    actions: dict[int, list[float]] = {}
+    for log in logs.values():
+        for record in log:
+            _, room, number, _, kind, *_ = record.subject.split(".")
+            if (room, kind) == ("log", "act"):
+                actions.setdefault(int(number), []).append(record.time)
+            elif (room, kind) == ("log", "evt") and record.document["data"]["value"] > VALUABLE:
+                due.setdefault(int(number), []).append(record.time)
+    longest: dict[str, float] = {}
+    for kind, time, partitions in faults:
+        longest.setdefault(kind, 0.0)
+        for partition in partitions:
+            there = actions.get(partition, [])
+            done = bisect_right(there, time + UNDERWAY)
+            # More were due than had been answered: somebody was waiting.
+            if done < len(there) and bisect_right(due.get(partition, []), time + UNDERWAY) > done:
+                longest[kind] = max(longest[kind], there[done] - time)
+    return longest
