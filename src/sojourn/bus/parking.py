@@ -12,11 +12,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from sojourn.bus.lane import WAKE_UP
 from sojourn.bus.ports import Stored, Transport
-
-WAKE_UP = "=park"
-"""The timer that wakes a customer by itself. No handler can name one so."""
-
 
 async def parked_records(transport: Transport, stream: str, pattern: str, last: int) -> list[Stored]:
     """The records that hold a customer until a person decides, up to the sequence ``last``; ``pattern`` matches the
