@@ -15,6 +15,7 @@ from pydantic_core import from_json
 from sojourn.bus.lane import WAKE_UP
 from sojourn.bus.ports import Stored, Transport
 
+
 async def parked_records(transport: Transport, stream: str, pattern: str, last: int) -> list[Stored]:
     """The records that hold a customer until a person decides, up to the sequence ``last``; ``pattern`` matches the
     lanes. As many as there are such customers are held in memory."""
