@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import socket
+import sqlite3
+import ssl
 from datetime import UTC, datetime, timedelta
+from email.message import Message
 from typing import Any
+from urllib.error import HTTPError, URLError
 
 import httpx
+import nats.errors
 import pytest
+import sqlalchemy.exc
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import from_json
 
-from sojourn.bus.delivery.failure import dead_facts, is_transient, pause
+from sojourn.bus.delivery.failure import dead_facts, hosts_of, is_transient, pause, retry_after
 from sojourn.bus.envelope import decode, encode
 from sojourn.bus.errors import (
     ConcurrencyError,
     DecodeError,
     HandlerError,
     PermanentError,
+    PublishError,
     SchemaError,
     TimedOutError,
     TransientError,
@@ -41,6 +50,21 @@ def status(code: int) -> httpx.HTTPStatusError:
     return httpx.HTTPStatusError(str(code), request=REQUEST, response=httpx.Response(code, request=REQUEST))
 
 
+def raised_from(error: Exception, cause: BaseException) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+class ClientError(Exception):
+    """Of some client of an API, which wraps what its HTTP library raised."""
+
+    def __init__(self, status: int | None = None, **facts: object) -> None:
+        super().__init__(status)
+        if status is not None:
+            self.status_code = status
+        self.__dict__.update(facts)
+
+
 class OwnError(PermanentError, TimeoutError):
     """Of two minds: what its author says last counts."""
 
@@ -58,10 +82,28 @@ class OwnError(PermanentError, TimeoutError):
         httpx.ConnectError("x"),
         httpx.ReadTimeout("x", request=REQUEST),
         httpx.RemoteProtocolError("x"),
+        ClientError(429),
+        ClientError(response=httpx.Response(503)),
+        raised_from(ClientError(), httpx.ConnectError("x")),
+        raised_from(RuntimeError("x"), raised_from(ClientError(), TimeoutError())),
+        OSError(errno.EHOSTUNREACH, "x"),
+        OSError(errno.ENETDOWN, "x"),
+        OSError(errno.EMFILE, "x"),
+        socket.gaierror(socket.EAI_AGAIN, "x"),
+        ssl.SSLEOFError("x"),
+        HTTPError("http://shop.test", 503, "x", Message(), None),
+        URLError(ConnectionRefusedError()),
+        sqlite3.OperationalError("database is locked"),
+        sqlalchemy.exc.OperationalError("select 1", {}, Exception("gone")),
+        sqlalchemy.exc.TimeoutError("x"),
+        sqlalchemy.exc.DisconnectionError("x"),
+        nats.errors.TimeoutError(),
+        nats.errors.NoRespondersError(),
+        nats.errors.ConnectionClosedError(),
+        PublishError("x", event=None, reason=UnavailableError("x")),
         *(status(code) for code in (408, 425, 429, 500, 502, 503, 504, 520, 524, 529)),
         ExceptionGroup("", [TimeoutError(), ExceptionGroup("", [ConnectionError(), TransientError("x")])]),
     ],
-    ids=repr,
 )
 def test_these_may_go_away(error: BaseException) -> None:
     assert is_transient(error)
@@ -82,11 +124,28 @@ def test_these_may_go_away(error: BaseException) -> None:
         httpx.InvalidURL("x"),
         httpx.StreamConsumed(),
         httpx.CookieConflict("x"),
+        ClientError(404),
+        raised_from(ClientError(404), TimeoutError()),
+        raised_from(PermanentError("x"), TimeoutError()),
+        raised_from(ValueError("x"), TimeoutError()),
+        ClientError(),
+        OSError(errno.ENOSPC, "x"),
+        FileNotFoundError(errno.ENOENT, "x"),
+        PermissionError(errno.EACCES, "x"),
+        ssl.SSLCertVerificationError("x"),
+        HTTPError("http://shop.test", 404, "x", Message(), None),
+        URLError("unknown url type"),
+        httpx.UnsupportedProtocol("x"),
+        httpx.TooManyRedirects("x"),
+        sqlite3.IntegrityError("x"),
+        sqlalchemy.exc.IntegrityError("insert", {}, Exception("twice")),
+        sqlalchemy.exc.ProgrammingError("selct", {}, Exception("x")),
+        nats.errors.BadSubjectError(),
+        PublishError("x", event=None, reason=SchemaError("x")),
         *(status(code) for code in (400, 401, 403, 404, 409, 410, 422)),
         ExceptionGroup("", [TimeoutError(), ValueError()]),
         SystemExit(),
     ],
-    ids=repr,
 )
 def test_these_will_not(error: BaseException) -> None:
     assert not is_transient(error)
@@ -97,6 +156,75 @@ def test_waits_double_up_to_their_bound_with_some_jitter(attempt: int, initial: 
     seconds = pause(Retry(10, timedelta(seconds=initial), timedelta(seconds=maximum)), attempt)
     expected = min(initial * 2 ** min(attempt - 1, 100), maximum)
     assert expected * 0.99 <= seconds <= expected * 1.51
+
+
+def circle() -> BaseException:
+    one, other = ClientError(), ClientError()
+    one.__cause__, other.__cause__ = other, one
+    return one
+
+
+def test_errors_in_a_circle_have_an_end() -> None:
+    assert not is_transient(circle())
+    assert hosts_of(circle()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "hosts"),
+    [
+        (httpx.ConnectError("x", request=REQUEST), ["shop.test"]),
+        (httpx.ConnectError("x", request=httpx.Request("GET", "https://shop.test:8443/a")), ["shop.test:8443"]),
+        (httpx.ConnectError("x"), []),
+        (status(503), ["shop.test"]),
+        (raised_from(TransientError("x"), status(503)), ["shop.test"]),
+        (ClientError(host="db.test", port=5432), ["db.test:5432"]),
+        (ClientError(host="db.test"), ["db.test"]),
+        (ClientError(url="https://api.test/v1"), ["api.test"]),
+        (ClientError(url="https://[oops"), []),
+        (ClientError(host=7), []),
+        (ExceptionGroup("", [status(503), ClientError(host="db.test"), status(500)]), ["shop.test", "db.test"]),
+        (TimeoutError(), []),
+    ],
+)
+def test_the_hosts_that_an_error_names(error: BaseException, hosts: list[str]) -> None:
+    assert hosts_of(error) == hosts
+
+
+def told(after: str, code: int = 503) -> httpx.HTTPStatusError:
+    response = httpx.Response(code, request=REQUEST, headers={"Retry-After": after})
+    return httpx.HTTPStatusError("x", request=REQUEST, response=response)
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (told("7"), 7),
+        (told("0.5"), 0.5),
+        (told("Thu, 01 Jan 2026 12:00:30 GMT"), 30),
+        (told("Thu, 01 Jan 2026 12:00:30 -0000"), 30),
+        (told("Thu, 01 Jan 2026 11:00:00 GMT"), 0),
+        (told("86400"), 300),
+        (told("inf"), 300),
+        (told("nan"), 0),
+        (told("-3"), 0),
+        (told("soon"), 0),
+        (told(""), 0),
+        (raised_from(TransientError("x"), told("7")), 7),
+        (ClientError(retry_after=9), 9),
+        (ClientError(retry_after=timedelta(seconds=9)), 9),
+        (ClientError(headers={"retry-after": "4"}), 4),
+        (ExceptionGroup("", [told("3"), told("5")]), 5),
+        (status(503), 0),
+        (TimeoutError(), 0),
+    ],
+)
+def test_how_long_the_server_asked_to_wait(error: BaseException, seconds: float) -> None:
+    assert retry_after(error, NOON) == seconds
+
+
+def test_nobody_is_called_before_the_time_that_was_asked_for() -> None:
+    assert 20 <= pause(Retry(), 1, 20.0) <= 30
+    assert pause(Retry(), 1, 0.01) >= 0.2
 
 
 def test_waits_differ() -> None:
