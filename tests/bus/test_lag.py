@@ -439,15 +439,15 @@ async def test_a_first_look_at_many_records_of_parking_is_bounded(bus: Bus, monk
     at = bus.namespace.locate("c0")
     appends = []
     for n in range(100):
-        key = next(f"k{n}-{m}" for m in range(1000) if bus.namespace.locate(f"k{n}-{m}").stream == at.stream)
+        key = next(f"k{n}-{m}" for m in range(1000) if bus.namespace.locate(f"k{n}-{m}").partition == at.partition)
         appends.append(record(bus, key, "parked", since=1))
         appends.append(Append(bus.namespace.event(bus.namespace.locate(key), "CartAbandoned"), b"{}"))
     await bus.transport.commit(at.stream, appends)
-    keys = ParkedKeys(bus.transport, at.stream, bus.namespace.name)
+    keys = ParkedKeys(bus.transport, at.stream, bus.namespace.name, [at.partition])
     found = await keys.look(200)
     assert keys.truncated and len(found) == 20
     assert [one.token.split("-")[0] for one in found] == [f"k{n}" for n in range(80, 100)]
-    whole = ParkedKeys(bus.transport, at.stream, bus.namespace.name)
+    whole = ParkedKeys(bus.transport, at.stream, bus.namespace.name, [at.partition])
     monkeypatch.setattr("sojourn.bus.lag.parked.LIMIT", 100)
     assert len(await whole.look(200)) == 100 and not whole.truncated
 

@@ -49,8 +49,8 @@ class _Unmeasured(NamedTuple):
 class _Shard:
     """One shard, and what the next look at it has to know of this one."""
 
-    number: int
     stream: str
+    partitions: list[int]
     parked: ParkedKeys
     last: int | None = None
     at: float = 0.0
@@ -67,11 +67,7 @@ class Meter:
         self._bus = bus
         self._wanted = frozenset(groups)
         self._patience = patience
-        namespace, log = bus.namespace, bus.transport
-        self._shards = [
-            _Shard(number, stream, ParkedKeys(log, stream, namespace.name))
-            for number, stream in enumerate(namespace.streams)
-        ]
+        self._shards = [_shard(bus, number, stream) for number, stream in enumerate(bus.namespace.streams)]
         self._ingress: _Look | None = None
         self._ingress_last: tuple[int, float] | None = None
 
@@ -171,8 +167,7 @@ class Meter:
                 for group, (waiting, oldest) in zip(groups, waits, strict=True)
             }
 
-        mine = [p for p in range(namespace.partitions) if namespace.shard_of(p) == shard.number]
-        looks = {place: one for part in await _together(*map(look, mine)) for place, one in part.items()}
+        looks = {place: one for part in await _together(*map(look, shard.partitions)) for place, one in part.items()}
         stamps = await self._stamps(shard.stream, parked, of_writer)
         figures = {}
         for (group, partition), one in looks.items():
@@ -261,6 +256,12 @@ class Meter:
             return _Unmeasured(f"no answer within {self._patience:g} s")
         except TransientError as error:
             return _Unmeasured(str(error))
+
+
+def _shard(bus: Bus, number: int, stream: str) -> _Shard:
+    namespace = bus.namespace
+    partitions = [p for p in range(namespace.partitions) if namespace.shard_of(p) == number]
+    return _Shard(stream, partitions, ParkedKeys(bus.transport, stream, namespace.name, partitions))
 
 
 def _figures(look: _Look, before: _Look | None, parked: int, times: Collection[int], now: int) -> Figures:
