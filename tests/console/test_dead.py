@@ -76,6 +76,14 @@ def test_letters_are_chosen(mourning: Console, filters: tuple[str, ...], custome
     assert list(listed(mourning, *filters)) == [f"c{n}" for n in customers]
 
 
+def test_the_status_is_told_where_it_may_be_any(mourning: Console) -> None:
+    number = listed(mourning)["c2"]["number"]
+    assert mourning("dead", "drop", number, "--yes").status == 0
+    head, *rows = mourning("dead", "ls", "--status", "all").out.splitlines()
+    assert head.split()[2] == "status"
+    assert sorted(row.split()[3] for row in rows) == ["dropped", *["open"] * 4]
+
+
 def test_the_rest_of_a_long_list_is_told_of(mourning: Console) -> None:
     ended = mourning("dead", "ls", "--limit", "2")
     assert len(ended.out.splitlines()) == 3

@@ -68,15 +68,17 @@ def ls(
     elif output == "jsonl":
         write_json_lines("dead-letter/1", map(facts, found))
     elif found:
+        # Where all are open, as they are unless asked for otherwise, that says nothing.
+        tells = status != "open" or any(one.kind == "parked" for one in found)
         columns = [
-            Column("number"), Column("time"), Column("status"), Column("agent", "is cut"), Column("customer", "is cut"),
-            Column("event", "is cut"), Column("reason", "wraps"),
+            Column("number"), Column("time"), *([Column("status")] if tells else []), Column("agent", "is cut"),
+            Column("customer", "is cut"), Column("event", "is cut"), Column("reason", "wraps"),
         ]  # fmt: skip
         rows = [
             (
                 one.number,
                 f"{one.time.astimezone():%m-%d %H:%M}",
-                _status(one),
+                *([_status(one)] if tells else []),
                 one.writer,
                 one.customer or "–",
                 one.type,
@@ -86,7 +88,7 @@ def ls(
         ]
         write_table(columns, rows)
     else:
-        note("no dead letters" if status == "all" else f"no {status} dead letters")
+        note("no dead letters" if status in ("open", "all") else f"no {status} dead letters")
     if len(found) < count:
         note(f"the newest {len(found):,} of {count:,}: --limit says how many")
 
