@@ -170,7 +170,7 @@ class Breakers:
         True where it counts as an attempt: not where a breaker was open meanwhile, so that an event is not given up
         for having been the one that was let through, or under way, while an endpoint was down.
         """
-        named = set(hosts)
+        named = dict.fromkeys(hosts)
         for host in named:
             self._uses(handler, host)
         subjects = self._subjects(handler)

@@ -3,10 +3,10 @@
 A flow takes bytes before it asks the server for messages, and gives them back as deliveries are acked or dropped, so
 that what is in memory and what is on its way never exceed the limit together.
 
-Half of the limit is split evenly: each flow's own part is there for it whatever the others do. The other half is lent.
-A flow may owe at most a quarter of what is left to lend, so that flows whose handlers hang come to rest before the rest
-is gone, and whoever comes later finds some (the dynamic thresholds of shared-memory switches: Choudhury and Hahne,
-IEEE/ACM Transactions on Networking 6(2), 1998). With n flows that take all they get, 4/(4 + n) of that half stay free.
+Half of the limit is split evenly: each flow's own part is there for it whatever the others do. The other half is lent,
+to each flow at most a quarter of what is then left to lend (the dynamic thresholds of shared-memory switches: Choudhury
+and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998). So one flow whose handlers hang comes to rest at a fifth of
+it, and however many hang, the others go on with their own parts at least.
 
 A message larger than all this allows still gets through: a flow that has nothing may take what one message needs in
 one of four slots beside the limit. So no flow starves while others are acked, and memory stays below the limit and
@@ -52,6 +52,7 @@ class Budget:
         self._own = limit // 2
         self._lent = 0
         self._slots = 0
+        self._beside = 0
         self._waking = False
 
     def join(self, room: Callable[[], None]) -> Share:
@@ -96,12 +97,13 @@ class Budget:
         self._tell()
 
     def _allowed(self, share: Share) -> int:
+        self._end_slot(share)
         if share.slot:
             return 0
         left = self.limit - self.limit // 2 - self._lent
         allowed = max(0, self._own - share.taken) + max(0, left // _LENT - self._owed(share))
         # Own parts shrink when flows join: what others took before is still with them.
-        return min(allowed, max(0, self.limit - self.used))
+        return min(allowed, max(0, self.limit - self.used + self._beside))
 
     def _slot_free(self, share: Share) -> bool:
         return share.taken == 0 and self._slots < SLOTS
@@ -114,10 +116,17 @@ class Budget:
         owed = self._owed(share)
         share.taken += size
         self.used += size
-        if share.slot and size < 0 and share.taken <= self._own:
+        if share.slot:
+            self._beside += size
+        self._end_slot(share)
+        self._lent += self._owed(share) - owed
+
+    def _end_slot(self, share: Share) -> None:
+        fits = share.taken <= self._own and self.used - self._beside + share.taken <= self.limit
+        if share.slot and (fits or not share.taken):
             share.slot = False
             self._slots -= 1
-        self._lent += self._owed(share) - owed
+            self._beside -= share.taken
 
     def _tell(self) -> None:
         if self.waiting and not self._waking:
