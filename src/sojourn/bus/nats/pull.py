@@ -311,7 +311,7 @@ class Pull:
                 largest = self._connection.client.max_payload + _ENVELOPE
                 self._least = max(self._least, min(2 * left, largest) if left < largest else 2 * left)
             elif status == "408":
-                self._most, self._size = START, 0
+                self._most = START
                 self._fed = self._fed_bytes = 0
             self._budget.give(self._share, left)
             self._settle()
