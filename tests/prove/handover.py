@@ -28,10 +28,10 @@ def handovers(logs: Logs, faults: Iterable[Fault]) -> dict[str, float]:
     actions: dict[int, list[float]] = {}
     for log in logs.values():
         for record in log:
-            _, room, number, _, kind, *_ = record.subject.split(".")
+            _, room, number, _, kind, what, *_ = record.subject.split(".")
             if (room, kind) == ("log", "act"):
                 actions.setdefault(int(number), []).append(record.time)
-            elif (room, kind) == ("log", "evt") and record.document["data"]["value"] > VALUABLE:
+            elif (room, kind) == ("log", "evt") and what != "due" and record.document["data"]["value"] > VALUABLE:
                 due.setdefault(int(number), []).append(record.time)
     longest: dict[str, float] = {}
     for kind, time, partitions in faults:

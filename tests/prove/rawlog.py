@@ -115,8 +115,8 @@ def judge(logs: Logs, published: set[str]) -> Verdict:
             elif room == "lane" and kind == "attempt":
                 verdict.attempts += 1
             elif room == "lane" and kind in {"parked", "unparked"}:
-                parked[place] = kind == "parked"
-            elif room not in {"lane", "timer"}:
+                parked[f"{place} {record.subject.split('.')[-2]}"] = kind == "parked"
+            elif room not in {"lane", "timer"} and (room, kind) != ("log", "due"):
                 verdict.foreign.append(f"{record.subject} at {record.sequence}")
         verdict.still_parked += [place for place, waits in parked.items() if waits]
         for place, mine in events.items():
@@ -134,7 +134,11 @@ def _parts(subject: str) -> tuple[str, str, str]:
     tokens = subject.split(".")
     if len(tokens) < 6:
         return "", subject, ""
-    return tokens[1], f"{tokens[2]}.{tokens[3]}", tokens[4] if tokens[1] == "log" else tokens[-1]
+    place = f"{tokens[2]}.{tokens[3]}"
+    if tokens[1] != "log":
+        return tokens[1], place, tokens[-1]
+    # A timer that fired is no event that somebody published, and the escort sets none itself: a parked key is woken.
+    return "log", place, "due" if tokens[5] == "due" else tokens[4]
 
 
 def _judge_customer(verdict: Verdict, place: str, events: Sequence[Record], actions: Sequence[Record]) -> None:

@@ -105,6 +105,10 @@ def test_a_key_that_stays_parked_is_seen() -> None:
     assert faults([*GOOD, lane(6, "parked")]) == {"still_parked"}
     assert faults([*GOOD, lane(6, "parked"), lane(7, "unparked"), lane(8, "parked")]) == {"still_parked"}
     assert faults([*GOOD, lane(6, "parked"), lane(7, "unparked")]) == set()
+    woken = Record(7, "s.log.0.c1.evt.due.escort.=park", {"kind": "wake", "generation": 1})
+    assert faults([*GOOD, lane(6, "parked"), woken, lane(8, "unparked")]) == set()
+    other = lane(7, "unparked")._replace(subject="s.lane.0.c1.act.other.unparked")
+    assert faults([*GOOD, lane(6, "parked"), other]) == {"still_parked"}
 
 
 def test_a_dead_letter_is_no_clean_verdict() -> None:

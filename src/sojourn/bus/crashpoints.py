@@ -40,7 +40,7 @@ Point = Literal[
 ]
 
 BEFORE_COMMIT: Final = "before_commit"
-"""A handler has returned; its output is not yet submitted. Nothing of it is stored."""
+"""A handler has returned and its worker's session was found alive; its output is about to be submitted."""
 
 AFTER_COMMIT: Final = "after_commit"
 """An output is stored; its cause is not acked, and memory knows nothing of it yet."""
@@ -64,10 +64,10 @@ AFTER_ONCE: Final = "after_once"
 """A call's result is journalled; the handler that asked for it has not gone on."""
 
 IN_PARK: Final = "in_park"
-"""A key's ``parked`` record is stored with its wake-up; the deliveries it parked are not acked."""
+"""A key's ``parked`` record is about to be submitted, with its wake-up; the deliveries it parks are not acked."""
 
 IN_UNPARK: Final = "in_unpark"
-"""A woken key's events were read from the log again and handled; its ``unparked`` record is not stored."""
+"""A woken key's events were read from the log again and handled; its ``unparked`` record is about to be submitted."""
 
 IN_RELAY: Final = "in_relay"
 """A ``relay`` record was delivered; what it carries is not yet appended to the other key's lane."""

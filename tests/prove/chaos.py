@@ -1,0 +1,272 @@
+"""Drives the chaos proof: workers share the customers while they are killed and frozen, and the server is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nats
+from nats.aio.client import Client
+
+from sojourn.bus.client import connect
+from sojourn.bus.ids import derived_id
+from tests.nats_server import NatsServer
+from tests.prove.escort import VALUABLE, CartUpdated
+from tests.prove.handover import Fault, handovers
+from tests.prove.rawlog import Verdict, count_actions, judge, read_log
+from tests.prove.workers import WorkerProcess
+
+DEADLINE = 870.0
+NAMESPACE = "sojourn"
+GROUP = "escort"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How big the proof is. ``rate``: events published a second at most. Workers are frozen for ``freeze`` to
+    ``freeze`` + 2 seconds, which is longer than the lease."""
+
+    workers: int
+    events: int
+    customers: int
+    kills: int
+    stops: int
+    server_kills: int
+    seed: int
+    rate: float
+    freeze: float = 6.0
+
+
+@dataclass
+class Outcome:
+    """What happened, and what the raw log says of it. ``met_work``: how many of the faults (the end of a freeze is
+    one too) found events waiting. ``handovers``: the longest of each kind, in seconds."""
+
+    verdict: Verdict
+    done: dict[str, int]
+    met_work: dict[str, int]
+    handovers: dict[str, float]
+    seconds: float
+    problems: list[str] = field(default_factory=list)
+
+
+async def run(plan: Plan, server: NatsServer, folder: Path) -> Outcome:
+    """Runs the plan, seeded, against a server of its own."""
+    started = time.monotonic()
+    chaos = _Chaos(plan, server, folder)
+    try:
+        async with asyncio.timeout(DEADLINE):
+            await chaos.run()
+    finally:
+        chaos.kill_all()
+    logs = await read_log(server.url, NAMESPACE)
+    return Outcome(
+        judge(logs, set(chaos.ids)),
+        chaos.done,
+        chaos.met_work,
+        {kind: round(seconds, 2) for kind, seconds in handovers(logs, chaos.faults).items()},
+        time.monotonic() - started,
+        chaos.problems,
+    )
+
+
+class _Chaos:
+    def __init__(self, plan: Plan, server: NatsServer, folder: Path) -> None:
+        self.plan = plan
+        self.chance = random.Random(plan.seed)
+        customers = [f"c{number}" for number in range(plan.customers)]
+        counts = dict.fromkeys(customers, 0)
+        self.events: list[CartUpdated] = []
+        self.deserving = [0]
+        for _ in range(plan.events):
+            customer = self.chance.choice(customers)
+            counts[customer] += 1
+            value = self.chance.randint(0, 100)
+            self.events.append(CartUpdated(customer_id=customer, number=counts[customer], value=value))
+            self.deserving.append(self.deserving[-1] + (value > VALUABLE))
+        self.ids = [derived_id("chaos", plan.seed, number) for number in range(plan.events)]
+        self.done = {"killed": 0, "stopped": 0, "resumed": 0, "server killed": 0}
+        self.met_work = dict(self.done)
+        self.faults: list[Fault] = []
+        self.problems: list[str] = []
+        self._server = server
+        self._folder = folder
+        self._workers: list[WorkerProcess] = []
+        self._published = 0
+        self._allowed = 0
+        self._gate = asyncio.Event()
+        self._frozen: asyncio.Task[None] | None = None
+        self._client: Client
+
+    async def run(self) -> None:
+        plan = self.plan
+        kinds = ["killed"] * plan.kills + ["stopped"] * plan.stops + ["server killed"] * plan.server_kills
+        self.chance.shuffle(kinds)
+        # A slice of events for each fault, and for each end of a freeze: whatever happens meets work.
+        self._slice = plan.events // (len(kinds) + plan.stops + 1)
+        self._client = await nats.connect(
+            self._server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_expected
+        )
+        try:
+            for _ in range(plan.workers):
+                self._start()
+            await asyncio.gather(*(worker.ready() for worker in self._workers))
+            publishing = asyncio.create_task(self._publish())
+            try:
+                for kind in kinds:
+                    await self._into_work()
+                    await asyncio.sleep(self.chance.uniform(0, 0.05))
+                    await self._strike(kind)
+                if self._frozen is not None:
+                    await self._frozen
+                self._allow(plan.events)
+                await publishing
+            finally:
+                publishing.cancel()
+                if self._frozen is not None:
+                    self._frozen.cancel()
+            await self._until(self.deserving[-1])
+            await self._drain()
+        finally:
+            await self._client.close()
+
+    async def _strike(self, kind: str) -> None:
+        if kind == "server killed":
+            self._note(kind, await self._waiting(), frozenset(range(32)))
+            self._server.kill9()
+            await asyncio.sleep(self.chance.uniform(0, 0.3))
+            await asyncio.to_thread(self._server.restart)
+            return
+        if kind == "stopped" and self._frozen is not None:
+            await self._frozen
+        victim = await self._victim()
+        owned = await self._owned(victim)
+        waiting = await self._waiting()
+        if kind == "killed":
+            self._note(kind, waiting, owned)
+            victim.kill()
+            self._workers.remove(victim)
+            self._start()
+        else:
+            victim.stop()
+            self._note(kind, waiting, owned)
+            self._frozen = asyncio.create_task(self._resume(victim, self.plan.freeze + 2 * self.chance.random()))
+
+    async def _resume(self, victim: WorkerProcess, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        before = self._published
+        self._allow(self._slice)
+        while self._published < min(before + self._slice // 4, self.plan.events):  # noqa: ASYNC110 - polled, as all here
+            await asyncio.sleep(0.01)
+        self._note("resumed", await self._waiting(), frozenset())
+        victim.resume()
+
+    def _note(self, kind: str, waiting: int, partitions: frozenset[int]) -> None:
+        self.done[kind] += 1
+        self.met_work[kind] += waiting > 0
+        if partitions:
+            self.faults.append(Fault(kind, time.time(), partitions))
+
+    async def _victim(self) -> WorkerProcess:
+        """A worker that runs, picked by chance."""
+        while True:
+            self._all_alive()
+            running = [worker for worker in self._workers if not worker.stopped and worker.running]
+            if running:
+                return self.chance.choice(running)
+            await asyncio.sleep(0.02)
+
+    async def _owned(self, worker: WorkerProcess) -> frozenset[int]:
+        """The partitions that a worker has claimed, by what stands in the bucket of the leases."""
+        try:
+            bucket = await self._client.jetstream().key_value(f"{NAMESPACE.upper()}_leases")
+            keys = await bucket.keys()
+            entries = {key: json.loads((await bucket.get(key)).value or b"{}") for key in keys}
+        except (nats.errors.Error, nats.js.errors.Error, TimeoutError):
+            return frozenset()
+        sessions = {key.removeprefix("member.") for key, entry in entries.items() if entry.get("pid") == worker.pid}
+        return frozenset(
+            int(key.rpartition(".")[2])
+            for key, entry in entries.items()
+            if key.startswith(f"owner.{GROUP}.") and entry["session"] in sessions
+        )
+
+    async def _waiting(self) -> int:
+        """How many actions are due and not there."""
+        return self.deserving[self._published] - await self._actions()
+
+    async def _actions(self) -> int:
+        while not (count := await count_actions(self._client, NAMESPACE)) and self._published > self._slice:
+            self._all_alive()
+            await asyncio.sleep(0.02)
+        return count
+
+    async def _into_work(self) -> None:
+        """Lets the next slice be published, and waits until some of it, or of what was left, is handled."""
+        handled = await self._actions()
+        before = self._allowed
+        self._allow(self._slice)
+        await self._until(handled + (self.deserving[self._allowed] - self.deserving[before]) // 3)
+
+    async def _until(self, count: int) -> None:
+        while await self._actions() < count:
+            self._all_alive()
+            await asyncio.sleep(0.02)
+
+    def _allow(self, count: int) -> None:
+        self._allowed = min(self._allowed + count, self.plan.events)
+        self._gate.set()
+
+    async def _publish(self) -> None:
+        pause = 10 / self.plan.rate
+        async with connect(self._server.url, namespace=NAMESPACE) as bus, bus.publisher(in_flight=200) as publisher:
+            for number, (event, id) in enumerate(zip(self.events, self.ids, strict=True)):
+                while number >= self._allowed:
+                    self._gate.clear()
+                    await self._gate.wait()
+                await publisher.publish(event, id=id)
+                self._published = number + 1
+                if number % 10 == 9:
+                    await asyncio.sleep(pause)
+
+    async def _drain(self) -> None:
+        """Ends all; one more worker then shows that nothing was left to be handled again."""
+        workers, self._workers = self._workers, []
+        await self._end(workers)
+        self._start()
+        [last] = self._workers
+        await last.ready()
+        await asyncio.sleep(1)
+        await self._end([last])
+
+    async def _end(self, workers: Sequence[WorkerProcess]) -> None:
+        for worker in workers:
+            await worker.ready()
+            worker.terminate()
+        try:
+            for worker in workers:
+                if (status := await worker.ended()) != 0:
+                    self.problems.append(f"a worker did not drain but ended with {status}: {worker.tail()}")
+        finally:
+            self.kill_all(workers)
+
+    def _start(self) -> None:
+        number = len(list(self._folder.glob("worker-*.log")))
+        self._workers.append(WorkerProcess(self._folder / f"worker-{number}.log", self._server.url))
+
+    def _all_alive(self) -> None:
+        for worker in self._workers:
+            assert worker.status is None, f"a worker ended by itself with status {worker.status}: {worker.tail()}"
+
+    def kill_all(self, workers: Sequence[WorkerProcess] | None = None) -> None:
+        for worker in self._workers if workers is None else workers:
+            worker.kill()
+
+
+async def _expected(error: Exception) -> None:
+    """The server is killed on purpose: nats-py need not print that."""
