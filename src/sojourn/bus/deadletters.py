@@ -262,8 +262,7 @@ def _parse(stream: str, message: Stored) -> DeadLetter:
     parked = kind == "parked"
     if parked:
         stored = datetime.fromtimestamp(message.timestamp // 1000 / 1e6, UTC)
-        facts = {"cause": facts["from"], "traceback": "", "version": 0, "subject": "", "time": stored} | facts
-        facts |= {"type": "–", "id": None}
+        facts = _UNSAID | {"cause": facts["from"], "time": stored} | facts
     return DeadLetter(
         number=f"{stream}-{message.sequence}",
         kind="parked" if parked else "dead",
@@ -278,3 +277,7 @@ def _parse(stream: str, message: Stored) -> DeadLetter:
 
 
 _SAME = ("type", "id", "reason", "error", "traceback", "attempts", "version", "subject", "time")
+
+_UNSAID: dict[str, Any] = {
+    "type": "–", "id": None, "reason": "", "error": "", "traceback": "", "attempts": 0, "version": 0, "subject": "",
+}  # fmt: skip

@@ -37,5 +37,5 @@ def verdict_facts(payload: bytes) -> dict[str, Any] | None:
         facts = from_json(payload)
     except ValueError:
         return None
-    verdict = isinstance(facts, dict) and facts.get("kind") in _VERDICTS and "specversion" not in facts
-    return facts if verdict else None
+    kind = facts.get("kind") if isinstance(facts, dict) and "specversion" not in facts else None
+    return facts if isinstance(kind, str) and kind in _VERDICTS else None
