@@ -414,3 +414,38 @@ def test_it_is_taken_up_where_it_was_interrupted() -> None:
             assert sorted(action["data"]["n"] for action in await actions(bus)) == list(range(200))
 
     turbo(main(), seconds=3_000)
+
+
+@pytest.mark.parametrize("deed", ["redrive", "drop"])
+def test_a_customer_that_is_parked_goes_on_when_a_person_decides(deed: str) -> None:
+    async def main() -> None:
+        async with memory_bus() as bus:
+            async with Worker(bus, [Scripted(failing(1), on_poison="park")]):
+                await publish(bus, 1, range(4))
+
+                async def parked() -> bool:
+                    return [letter.kind for letter in await letters(bus)] == ["parked"]
+
+                await until(parked)
+            [letter] = await letters(bus)
+            assert (letter.type, letter.reason, letter.status) == ("CartAbandoned", "poison", "open")
+            assert await dead_letter(bus, letter.number) == letter
+            broken = (1,) if deed == "drop" else (99,)
+            async with Worker(bus, [Scripted(failing(*broken), on_poison="park")]):
+                outcomes = await (dropped(bus) if deed == "drop" else redriven(bus))
+                assert results(outcomes) == ["dropped" if deed == "drop" else "woken"]
+                expected = [0, 2, 3] if deed == "drop" else [0, 1, 2, 3]
+
+                async def done() -> bool:
+                    return len(await actions(bus)) >= len(expected)
+
+                await until(done)
+                assert [action["data"]["n"] for action in await actions(bus)] == expected
+
+                async def released() -> bool:
+                    return all(one.kind == "dead" for one in await letters(bus))
+
+                await until(released)
+            assert [one.cause for one in await letters(bus)] == ([letter.cause] if deed == "drop" else [])
+
+    turbo(main())
