@@ -11,7 +11,7 @@ import pytest
 from sojourn.bus.client import open_bus
 from sojourn.bus.clock import WallClock
 from sojourn.bus.ports import Append
-from sojourn.bus.subjects import Namespace
+from sojourn.bus.subjects import NO_KEY, Namespace
 from tests.console.conftest import Console
 
 NS = Namespace("sojourn", 4, 2)
@@ -173,3 +173,33 @@ def test_on_a_terminal_it_asks(
     assert (ended.status, len(stored(mourning))) == (status, count)
     assert asked == ["Redrive 4 dead letters, in namespace sojourn?"]
     assert "to redrive: 4 redriven, 1 gone from the log" in ended.err
+
+
+def test_how_far_it_is_stands_on_standard_error(mourning: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sojourn.console.deciding._NEWS", 0.0)
+    ended = mourning("dead", "drop", "--all", "--yes")
+    assert ended.out == "5 dropped\n"
+    assert [line for line in ended.err.splitlines() if "so far" in line] == [
+        f"sojourn: {n} dropped so far" for n in range(1, 6)
+    ]
+
+
+def test_the_foreign_document_that_still_does_not_fit_is_a_failure(mourning: Console) -> None:
+    record = {
+        "kind": "dead", "cause": 1, "stream": "SOJOURN_IN", "generation": 0, "timers": {}, "reason": "what it was",
+        "error": "DecodeError", "traceback": "", "attempts": 0, "version": 0, "subject": "sojourn.in.CartAbandoned",
+        "type": "CartAbandoned", "id": None, "correlationid": None, "time": "2026-11-01T12:00:00Z", "parts": 1,
+        "sealed": False, "original": "anVuaw==",
+    }  # fmt: skip
+    at = NS.locate_token("", NO_KEY)
+
+    async def bury() -> None:
+        await mourning.transport.commit(
+            at.stream, [Append(NS.record(at, "ingress", "dead"), json.dumps(record).encode())]
+        )
+
+    asyncio.run(bury())
+    ended = mourning("dead", "redrive", "--agent", "ingress", "--yes")
+    assert (ended.status, ended.out) == (1, "1 failed\n")
+    assert "of nobody stays as it is: not JSON" in ended.err
+    assert len(mourning("dead", "ls", "--agent", "ingress").out.splitlines()) == 2
