@@ -54,13 +54,15 @@ def agent(
     start: Literal["now", "beginning"] = "now",
     retry: Retry = Retry(),  # noqa: B008 - frozen
     timeout: timedelta = timedelta(minutes=1),
+    on_poison: Literal["dead", "park"] = "dead",
 ) -> Callable[[type[A]], type[A]]:
     """Makes a class an agent, and checks it.
 
     ``name`` is unique in the namespace and stays for ever: it names the agent's lanes. ``version`` is that of its code.
     Agents of one ``group`` share a position; each is its own by default. ``start`` says where an agent that never ran
     begins: at the present, or at the beginning of the log. ``timeout`` bounds one call of a handler, ``retry`` says how
-    often one that failed for a passing reason is called again.
+    often one that failed for a passing reason is called again. ``on_poison``: an event that cannot be handled becomes a
+    dead letter and its customer goes on, or ("park") its customer's events wait until an operator decides.
 
     Raises `DefinitionError`, naming class and line.
     """
@@ -82,6 +84,7 @@ def agent(
             start=start,
             retry=retry,
             timeout=timeout,
+            on_poison=on_poison,
         )
         return cls
 

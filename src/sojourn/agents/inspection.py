@@ -33,6 +33,7 @@ def inspect_agent(
     start: Literal["now", "beginning"],
     retry: Retry,
     timeout: timedelta,
+    on_poison: Literal["dead", "park"],
 ) -> AgentSpec:
     """The spec of an agent class. ``base`` is `Agent`, ``names`` those visible where the class is made. Raises
     `DefinitionError`."""
@@ -51,6 +52,8 @@ def inspect_agent(
         raise DefinitionError(f"{where}: retry={retry!r} is no Retry with at least one attempt")
     if not isinstance(timeout, timedelta) or timeout <= timedelta(0):
         raise DefinitionError(f"{where}: timeout={timeout!r} is no time span above zero: timeout=minutes(1)")
+    if on_poison not in ("dead", "park"):
+        raise DefinitionError(f'{where}: on_poison={on_poison!r} is neither "dead" nor "park"')
     needed = [p.name for p in inspect.signature(cls).parameters.values() if p.default is p.empty and p.kind in _PLAIN]
     if needed:
         raise DefinitionError(
@@ -77,6 +80,7 @@ def inspect_agent(
         start=start,
         retry=retry,
         timeout=timeout,
+        on_poison=on_poison,
         journey=journey,
         handlers=handlers,
         reference=f"{cls.__module__}:{cls.__qualname__}",

@@ -64,6 +64,10 @@ class AgentProcessor:
         return self.spec.timeout
 
     @property
+    def on_poison(self) -> Literal["dead", "park"]:
+        return self.spec.on_poison
+
+    @property
     def description(self) -> Mapping[str, Any]:
         journey = self.spec.journey
         return {
@@ -73,6 +77,7 @@ class AgentProcessor:
             "start": self.spec.start,
             "timeout": self.spec.timeout.total_seconds(),
             "attempts": self.spec.retry.attempts,
+            "on_poison": self.spec.on_poison,
             "handlers": [
                 {
                     "event": name,

@@ -55,6 +55,7 @@ class AgentSpec:
     start: Literal["now", "beginning"]
     retry: Retry
     timeout: timedelta
+    on_poison: Literal["dead", "park"]
     journey: type[Journey] | None
     handlers: Mapping[str, Handler]
     reference: str

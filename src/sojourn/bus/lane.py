@@ -29,6 +29,10 @@ CALM = timedelta(minutes=1)
 renew a timer for ever, and what triggers itself without waiting still ends in a dead letter."""
 
 
+WAKE_UP = "=park"
+"""The timer that wakes a parked customer. No handler can name one so."""
+
+
 class OpenTimer(NamedTuple):
     """A timer that is set. ``generation`` tells its message from those of earlier timers of the same name."""
 
@@ -46,7 +50,10 @@ class Sealed(NamedTuple):
 class Lane:
     """What is known of a lane. ``tail`` is its last message's sequence, ``closed`` the highest closed cause (0: none).
 
-    ``journal`` holds the journalled results of ``journal_cause``, until that is closed.
+    ``journal`` holds the journalled results of ``journal_cause``, until that is closed; ``attempts`` counts how often
+    ``attempt_cause`` was begun after a crash. ``parked`` is the sequence from which on the customer is held (None: it
+    is not), by the record at ``parked_at`` and after ``parked_attempts`` calls for its first cause; ``eager``: only
+    since too much was waiting in memory, so whoever runs it goes on at once.
     """
 
     tail: int = 0
@@ -55,6 +62,22 @@ class Lane:
     timers: dict[str, OpenTimer] = field(default_factory=dict)
     journal_cause: int = 0
     journal: dict[str, Any] = field(default_factory=dict)
+    attempt_cause: int = 0
+    attempts: int = 0
+    parked: int | None = None
+    parked_at: int = 0
+    parked_attempts: int = 0
+    eager: bool = False
+
+    @property
+    def since(self) -> int:
+        """Of a parked customer, the first sequence that may still have to be handled."""
+        assert self.parked is not None
+        return max(self.parked, self.closed + 1)
+
+    def tried(self, cause: int) -> int:
+        """How often a cause was begun after a crash of its worker."""
+        return self.attempts if self.attempt_cause == cause else 0
 
     def replay(self, stored: Stored) -> None:
         """Takes one stored message of the lane into account, in stream order."""
@@ -64,12 +87,18 @@ class Lane:
             case "out" if "specversion" in document:
                 self.closed = max(self.closed, document["causeseq"])
             case "out" | "dead":
+                self._take_table(document)
                 self.closed = max(self.closed, document["cause"])
-                self.generation = document["generation"]
-                self.timers = {
-                    name: OpenTimer(generation, datetime.fromisoformat(at))
-                    for name, (generation, at) in document["timers"].items()
-                }
+            case "parked":
+                since, attempts, eager = int(document["from"]), int(document["attempts"]), bool(document["eager"])
+                self._take_table(document)
+                self.parked, self.parked_at, self.parked_attempts, self.eager = since, stored.sequence, attempts, eager
+            case "unparked":
+                self._take_table(document)
+                self.closed = max(self.closed, document["cause"])
+                self.parked = None
+            case "attempt":
+                self.attempt_cause, self.attempts = int(document["cause"]), int(document["n"])
             case "once":
                 if self.journal_cause != document["cause"]:
                     self.journal_cause = document["cause"]
@@ -78,6 +107,13 @@ class Lane:
                 self.journal[document["name"]] = Sealed(sealed) if sealed is not None else document["result"]
         if self.journal_cause <= self.closed:
             self.journal = {}
+
+    def _take_table(self, document: Mapping[str, Any]) -> None:
+        timers = {
+            name: OpenTimer(generation, datetime.fromisoformat(at))
+            for name, (generation, at) in document["timers"].items()
+        }
+        self.generation, self.timers = document["generation"], timers
 
     def journalled(self, cause: int) -> dict[str, Any]:
         """The journalled results of a cause."""
@@ -102,7 +138,8 @@ class Change:
     """Appends that extend a lane, and what the lane is once they are durable.
 
     ``lane_members`` counts the leading appends that belong to the lane; those after it are timers. ``actions`` of
-    them, the first ones, are public.
+    them, the first ones, are public. ``closes``: the cause that is closed by it, 0 for none. ``parks``: it holds the
+    customer from that sequence on; ``ends``: it no longer does.
     """
 
     appends: list[Append]
@@ -111,6 +148,10 @@ class Change:
     closes: int
     generation: int
     timers: dict[str, OpenTimer]
+    parks: int | None = None
+    attempts: int = 0
+    eager: bool = False
+    ends: bool = False
 
     def apply(self, lane: Lane, sequences: list[int]) -> None:
         """Brings the lane up to date with what was stored."""
@@ -118,7 +159,13 @@ class Change:
         lane.closed = max(lane.closed, self.closes)
         lane.generation = self.generation
         lane.timers = self.timers
-        lane.journal = {}
+        if lane.journal_cause <= lane.closed:
+            lane.journal = {}
+        if self.parks is not None:
+            lane.parked, lane.parked_at = self.parks, sequences[0]
+            lane.parked_attempts, lane.eager = self.attempts, self.eager
+        elif self.ends:
+            lane.parked = None
 
 
 def output_change(
@@ -193,6 +240,65 @@ def once_change(writer: Writer, at: Address, lane: Lane, cause: int, name: str, 
     return _record(writer, at, Expectation(writer.namespace.lane_filter(at, writer.name), lane.tail), "once", document)
 
 
+def attempt_change(writer: Writer, at: Address, lane: Lane, cause: int) -> Append:
+    """The record that a cause which was in flight at a crash is begun once more."""
+    expect = Expectation(writer.namespace.lane_filter(at, writer.name), lane.tail)
+    return _record(writer, at, expect, "attempt", {"kind": "attempt", "cause": cause, "n": lane.tried(cause) + 1})
+
+
+def parked_change(
+    writer: Writer,
+    at: Address,
+    lane: Lane,
+    since: int,
+    facts: Mapping[str, Any],
+    *,
+    wake: datetime | None,
+    attempts: int = 0,
+    eager: bool = False,
+) -> Change:
+    """The record that holds a customer: nothing from the sequence ``since`` on is handled until ``wake``, or until an
+    operator decides (None). ``attempts``: calls for the first cause so far; ``facts``: why."""
+    namespace = writer.namespace
+    timers = {name: timer for name, timer in lane.timers.items() if name != WAKE_UP}
+    generation = lane.generation
+    appends: list[Append] = []
+    if wake is not None:
+        generation += 1
+        due = wake.astimezone(UTC)
+        timers[WAKE_UP] = OpenTimer(generation, due)
+        payload = json.dumps({"kind": "wake", "generation": generation}).encode()
+        target = namespace.due(at, writer.name, WAKE_UP)
+        appends.append(Append(namespace.timer(at, writer.name, WAKE_UP), payload, schedule=Schedule(due, target)))
+    document = {
+        "kind": "parked", "from": since, "attempts": attempts, "eager": eager, **_table(timers, generation), **facts,
+    }  # fmt: skip
+    expect = Expectation(namespace.lane_filter(at, writer.name), lane.tail)
+    # A wake-up that is set already is replaced by the new one; where there is to be none, it is taken back.
+    unschedule = namespace.timer(at, writer.name, WAKE_UP) if wake is None and WAKE_UP in lane.timers else None
+    record = _record(writer, at, expect, "parked", document, unschedule=unschedule)
+    return Change([record, *appends], 1, 0, 0, generation, timers, parks=since, attempts=attempts, eager=eager)
+
+
+def unparked_change(writer: Writer, at: Address, lane: Lane, upto: int, now: datetime) -> Change:
+    """The record that a customer is held no longer, and that everything up to the sequence ``upto`` is handled."""
+    namespace = writer.namespace
+    timers = {name: timer for name, timer in lane.timers.items() if name != WAKE_UP}
+    document = {"kind": "unparked", "cause": upto, "time": format_time(now), **_table(timers, lane.generation)}
+    expect = Expectation(namespace.lane_filter(at, writer.name), lane.tail)
+    unschedule = namespace.timer(at, writer.name, WAKE_UP) if WAKE_UP in lane.timers else None
+    record = _record(writer, at, expect, "unparked", document, unschedule=unschedule)
+    return Change([record], 1, 0, upto, lane.generation, timers, ends=True)
+
+
+def wake_generation(payload: bytes) -> int:
+    """Which wake-up a fired one is; 0 for what is none."""
+    try:
+        return int(json.loads(payload)["generation"])
+    except (ValueError, LookupError, TypeError):
+        return 0
+
+
 def dead_change(
     writer: Writer, at: Address, lane: Lane, cause: int, facts: Mapping[str, Any], *, fired: str | None = None
 ) -> Change:
@@ -223,8 +329,17 @@ def _records(
         yield Append(subject, payload, expect, unschedule=unschedule)
 
 
-def _record(writer: Writer, at: Address, expect: Expectation, kind: str, document: Mapping[str, Any]) -> Append:
-    return Append(writer.namespace.record(at, writer.name, kind), json.dumps(document).encode(), expect)
+def _record(
+    writer: Writer,
+    at: Address,
+    expect: Expectation,
+    kind: str,
+    document: Mapping[str, Any],
+    *,
+    unschedule: str | None = None,
+) -> Append:
+    subject = writer.namespace.record(at, writer.name, kind)
+    return Append(subject, json.dumps(document).encode(), expect, unschedule=unschedule)
 
 
 def _table(timers: dict[str, OpenTimer], generation: int) -> dict[str, Any]:

@@ -171,6 +171,12 @@ class Processor(Protocol):
     def retry(self) -> Retry: ...
 
     @property
+    def on_poison(self) -> Literal["dead", "park"]:
+        """What becomes of an event that cannot be handled: a dead letter, and its customer goes on; or its customer is
+        parked until an operator decides."""
+        ...
+
+    @property
     def timeout(self) -> timedelta:
         """The longest one call of a handler may take."""
         ...

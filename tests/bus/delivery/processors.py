@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from sojourn.bus.client import Bus, open_bus
 from sojourn.bus.clock import Clock, VirtualClock
+from sojourn.bus.delivery.budget import Budget
 from sojourn.bus.errors import ConcurrencyError, SojournError, TimedOutError, UnavailableError
 from sojourn.bus.event import Event, Key
 from sojourn.bus.memory import MemoryTransport
@@ -117,6 +118,7 @@ class Scripted:
         timeout: float = 30.0,
         start: Literal["now", "beginning"] = "now",
         version: int = 1,
+        on_poison: Literal["dead", "park"] = "dead",
         on_fold: Callable[[Recorded], None] | None = None,
     ) -> None:
         self.handle = handle
@@ -129,6 +131,7 @@ class Scripted:
         self.folds: Mapping[str, type[Event]] = {cls.__name__: cls for cls in folds}
         self.publishes: Mapping[str, type[Event]] = {cls.__name__: cls for cls in publishes}
         self.retry = retry
+        self.on_poison = on_poison
         self.timeout = timedelta(seconds=timeout)
         self.description: Mapping[str, Any] = {"reference": f"tests:{writer}"}
         self.on_fold = on_fold
@@ -334,15 +337,25 @@ class FaultyTransport(MemoryTransport):
         return await super().read(stream, filter, start, limit)
 
     def consume(
-        self, stream: str, name: str, receive: Callable[[Delivery], None], broken: Callable[[str], None]
+        self,
+        stream: str,
+        name: str,
+        receive: Callable[[Delivery], None],
+        broken: Callable[[str], None],
+        budget: Budget | None = None,
     ) -> Any:
-        self.flows.append(_FaultyFlow(self, stream, name, receive, broken))
+        self.flows.append(_FaultyFlow(self, stream, name, receive, broken, budget))
         return self.flows[-1]
 
     def flow(
-        self, stream: str, name: str, receive: Callable[[Delivery], None], broken: Callable[[str], None]
+        self,
+        stream: str,
+        name: str,
+        receive: Callable[[Delivery], None],
+        broken: Callable[[str], None],
+        budget: Budget | None,
     ) -> Consumption:
-        return super().consume(stream, name, receive, broken)
+        return super().consume(stream, name, receive, broken, budget)
 
     def _enqueue(self, work: Coroutine[Any, Any, None]) -> None:
         # One line for all writes: what is sent first is stored first.
@@ -389,11 +402,12 @@ class _FaultyFlow:
         name: str,
         receive: Callable[[Delivery], None],
         broken: Callable[[str], None],
+        budget: Budget | None,
     ) -> None:
         self._faults = transport.faults
         self._receive = receive
         self.broken = broken
-        self._inner = transport.flow(stream, name, self._deliver, broken)
+        self._inner = transport.flow(stream, name, self._deliver, broken, budget)
         self._extra = 0
         self._last: Delivery | None = None
 

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import asyncio
 
+from sojourn.bus.breaker import Breakers
+from sojourn.bus.delivery.budget import Budget
 from sojourn.bus.delivery.group import Group, group_processors
+from sojourn.bus.delivery.probation import Probation
 from sojourn.bus.delivery.runners import Runners
 from sojourn.bus.delivery.session import Session
 from tests.bus.delivery.processors import DiscountOffered, OrderPlaced, Scripted, memory_bus, turbo
@@ -22,6 +25,9 @@ def make(*processors: Scripted) -> Group:
                 keys=bus.keys,
                 clock=bus.clock,
                 runners=Runners(),
+                budget=Budget(),
+                breakers=Breakers(),
+                probation=Probation(),
                 session=Session(bucket, "test", [processors[0].group]),
                 progress=asyncio.Event(),
             )

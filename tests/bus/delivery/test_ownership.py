@@ -229,7 +229,11 @@ async def test_a_session_lives_as_long_as_it_is_renewed_and_never_comes_back() -
     assert await session.renew() and session.held and 4 < session.left <= 5
     [entry] = await bucket.entries("member.")
     member = read_member(entry)
-    assert member is not None and (member.worker, member.groups, member.token) == ("one", frozenset("ab"), session.token)
+    assert member is not None and (member.worker, member.groups, member.token) == (
+        "one",
+        frozenset("ab"),
+        session.token,
+    )
     assert not member.gone
     session.modes = {"a": 7}
     assert await session.renew()

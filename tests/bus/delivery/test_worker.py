@@ -36,6 +36,7 @@ from tests.bus.delivery.processors import (
     until,
 )
 
+WAITING = Retry(5, timedelta(seconds=3), timedelta(seconds=3))
 SLOW = Retry(5, timedelta(seconds=60), timedelta(seconds=600))
 
 
@@ -127,7 +128,7 @@ def test_leaving_does_not_wait_for_retries() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         async with memory_bus() as bus:
-            async with nothing_left(bus), Worker(bus, [Scripted(handle, retry=SLOW)]) as worker:
+            async with nothing_left(bus), Worker(bus, [Scripted(handle, retry=WAITING)]) as worker:
                 await bus.publish(CartAbandoned(customer_id="c1", n=1))
                 await until(lambda: _waiting(worker))
                 begun = loop.time()
@@ -172,6 +173,7 @@ def test_cancelling_who_runs_the_worker_ends_it_at_any_moment(twice: bool) -> No
                             await bus.publish(CartAbandoned(customer_id="c1", n=1))
                             if not drains:
                                 await worker.wait()
+                            await until(lambda: bool(worker.runners.calls))
                         # Beyond that, the cancellation meets it while it drains.
 
                     task = loop.create_task(life())
@@ -321,9 +323,9 @@ def test_an_opening_that_fails_half_way_is_repeated_without_ghosts() -> None:
             await asyncio.sleep(0.01)
             await super().ensure_consumer(stream, name, filter, **rest)
 
-        def consume(self, *arguments: Any) -> Any:
+        def consume(self, *arguments: Any, **rest: Any) -> Any:
             self.opened += 1
-            flow = super().consume(*arguments)
+            flow = super().consume(*arguments, **rest)
             close = flow.close
 
             async def counted() -> None:

@@ -10,8 +10,8 @@ from sojourn.bus.errors import UnavailableError
 from sojourn.bus.event import Event, holds_personal
 from sojourn.bus.lane import Lane
 from sojourn.bus.personal.key import CustomerKey, UnknownKeyError, handling
-from sojourn.bus.ports import Delivery, Stored
-from sojourn.bus.processor import Output, SetTimer
+from sojourn.bus.ports import Stored
+from sojourn.bus.processor import Output, Processor, SetTimer
 from sojourn.bus.reading import Reader, UnknownVersionError, read_as
 from sojourn.bus.subjects import NO_KEY, Address
 
@@ -40,29 +40,37 @@ class Customer:
     def key(self, key: CustomerKey | None) -> None:
         self.reader.key = key
 
-    async def open(self, delivery: Delivery) -> list[Member]:
-        """The group's processors with their lanes, and the events before the one delivered, from the log."""
+    async def open(self, upto: int) -> list[Member]:
+        """The group's processors with their lanes, and the events before the sequence ``upto``, from the log."""
         group, at = self._group, self._at
-        stored = await group.transport.read(at.stream, group.namespace.key_filter(at))
-        if not stored or stored[-1].sequence < delivery.sequence:
+        stored = await self.history()
+        if not stored or stored[-1].sequence < upto:
             # A replica that is behind; unless the message was removed since, or stands under a key that is none.
-            there = await group.transport.get(at.stream, delivery.sequence)
+            there = await group.transport.get(at.stream, upto)
             if there is not None and at.token != NO_KEY:
-                raise UnavailableError(f"{at.stream} does not show sequence {delivery.sequence} yet")
+                raise UnavailableError(f"{at.stream} does not show sequence {upto} yet")
         if group.personal and at.token != NO_KEY:
             self.key = group.keys.cached(at.key) or await group.keys.load(at.key)
-        return await self.read(lambda reader: self._replayed(stored, delivery.sequence, reader))
+        return await self.read(
+            lambda reader: [self._replayed(processor, stored, upto, reader) for processor in group.processors]
+        )
 
-    def _replayed(self, stored: Sequence[Stored], upto: int, reader: Reader) -> list[Member]:
-        group = self._group
-        members = [
-            Member(processor, group.writers[processor.writer], Lane(), processor.open(self._at.key))
-            for processor in group.processors
-        ]
+    async def reopen(self, member: Member, stored: Sequence[Stored], upto: int) -> Member:
+        """One of the processors, with the events before the sequence ``upto``."""
+        return await self.read(lambda reader: self._replayed(member.processor, stored, upto, reader))
+
+    async def history(self, start: int = 1) -> list[Stored]:
+        """Everything that is stored of the customer from a sequence on."""
+        return await self._group.transport.read(
+            self._at.stream, self._group.namespace.key_filter(self._at), start=start
+        )
+
+    def _replayed(self, processor: Processor, stored: Sequence[Stored], upto: int, reader: Reader) -> Member:
+        writer = self._group.writers[processor.writer]
+        member = Member(processor, writer, Lane(), processor.open(self._at.key), upto - 1)
         for message in stored:
-            for member in members:
-                member.replay(message, upto, reader)
-        return members
+            member.replay(message, upto, reader)
+        return member
 
     async def read(self, read: Callable[[Reader], R]) -> R:
         """What ``read`` makes of documents of this customer. Fetches the key or the schemas that it lacks.

@@ -9,10 +9,13 @@ from time import monotonic
 
 import structlog
 
+from sojourn.bus.breaker import Breakers
 from sojourn.bus.catalog import Catalog
 from sojourn.bus.clock import Clock
 from sojourn.bus.committer import Committer
+from sojourn.bus.delivery.budget import Budget
 from sojourn.bus.delivery.partition import Partition
+from sojourn.bus.delivery.probation import Probation
 from sojourn.bus.delivery.runners import Runners
 from sojourn.bus.delivery.session import Session
 from sojourn.bus.errors import ConfigurationError, SojournError
@@ -39,12 +42,14 @@ _COMPLAINT = 10.0
 @dataclass(slots=True)
 class Counters:
     """What a group did in this process. ``closed``: deliveries handled; ``skipped``: those that concern none of its
-    processors; ``stale_timers``: messages of timers that were cancelled or replaced."""
+    processors; ``parked``: customers that wait for a handler to be tried again; ``stale_timers``: messages of timers
+    that were cancelled or replaced."""
 
     closed: int = 0
     skipped: int = 0
     actions: int = 0
     dead: int = 0
+    parked: int = 0
     restarts: int = 0
     stale_timers: int = 0
 
@@ -65,6 +70,9 @@ class Group:
         clock: Clock,
         runners: Runners,
         session: Session,
+        budget: Budget,
+        breakers: Breakers,
+        probation: Probation,
         residents: int = 100_000,
         progress: asyncio.Event,
     ) -> None:
@@ -78,6 +86,9 @@ class Group:
         self.clock = clock
         self.runners = runners
         self.session = session
+        self.budget = budget
+        self.breakers = breakers
+        self.probation = probation
         self.counters = Counters()
         self.resident_limit = max(1, residents // namespace.partitions)
         self.writers: Mapping[str, Writer] = {p.writer: Writer(namespace, p.writer, p.version) for p in self.processors}
@@ -140,7 +151,7 @@ class Group:
         `ownership.Claim`."""
         record = self.record
         assert record is not None
-        partition = self.partitions[number] = Partition(self, number)
+        partition = self.partitions[number] = Partition(self, number, suspect=suspect, crashes=crashes)
         after = record.start[partition.stream]
         try:
             await self.transport.ensure_consumer(

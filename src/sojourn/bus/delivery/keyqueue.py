@@ -5,39 +5,38 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
 
-from sojourn.bus.delivery.calling import call_handler
+from sojourn.bus.crashpoints import AFTER_COMMIT, BEFORE_COMMIT, IN_PARK, IN_UNPARK, reach
+from sojourn.bus.delivery.catchup import CatchUp
 from sojourn.bus.delivery.customer import Customer
-from sojourn.bus.delivery.failure import dead_facts, is_transient, pause
+from sojourn.bus.delivery.handling import Handling, NotYet, Step, TryLater
 from sojourn.bus.delivery.member import Member
 from sojourn.bus.delivery.runners import Call
 from sojourn.bus.delivery.turn import LaneInterrupted
-from sojourn.bus.envelope import MAX_HOPS, Cause, cause_of, decode
-from sojourn.bus.errors import (
-    ConcurrencyError,
-    DecodeError,
-    HandlerError,
-    PermanentError,
-    SchemaError,
-    SojournError,
-    TimedOutError,
-    UnavailableError,
-)
+from sojourn.bus.envelope import decode, format_time
+from sojourn.bus.errors import ConcurrencyError, PermanentError, SojournError, TimedOutError, UnavailableError
 from sojourn.bus.event import Event
-from sojourn.bus.lane import Change, dead_change, output_change
+from sojourn.bus.lane import WAKE_UP, parked_change, unparked_change, wake_generation
 from sojourn.bus.personal.key import handling
 from sojourn.bus.ports import Append, Delivery
-from sojourn.bus.processor import Output, Recorded
+from sojourn.bus.processor import Recorded
 from sojourn.bus.subjects import Address
+from sojourn.bus.verdicts import verdict_of
 
 if TYPE_CHECKING:
     from sojourn.bus.delivery.partition import Partition
 
 log = structlog.get_logger("sojourn.worker")
+
+CROWD = 50
+"""Deliveries of one key in memory, beyond which the rest is left in the log: a tenth of what a partition may hold."""
+
+SAFETY = timedelta(seconds=5)
+"""When a customer that was parked for its crowd is woken, should nobody have caught up with it by then."""
 
 
 class KeyQueue:
@@ -46,22 +45,26 @@ class KeyQueue:
     A delivery stays at the head until every processor has closed it; only then is it acked and the next begun, so a
     key's next handler starts when the previous output is durable. Anything unexpected drops the memory and reads the
     key anew from the log.
+
+    A customer that has to wait for long, or has too much waiting, is *parked* by a record in its lane: its deliveries
+    are acked, and read again from the log when it is woken (`catchup`).
     """
 
     __slots__ = (
-        "_attempt",
         "_contested",
-        "_hopeless",
-        "_index",
+        "_ending",
         "_members",
-        "_recorded",
+        "_skipped",
         "_stale",
+        "_work",
         "at",
         "busy",
         "calling",
+        "catching",
         "customer",
         "partition",
         "queue",
+        "size",
         "waiting",
     )
 
@@ -69,17 +72,31 @@ class KeyQueue:
         self.partition = partition
         self.at = at
         self.queue: deque[Delivery] = deque()
+        self.size = 0
+        """Bytes of the payloads that wait."""
         self.busy = False
-        self._members: list[Member] | None = None
-        self._recorded: Recorded | None = None
-        self._index = 0
-        self._attempt = 1
-        self._contested = 0
-        self._hopeless = False
-        self._stale = False
         self.calling: Call | None = None
         self.waiting = False
+        self.catching: CatchUp | None = None
         self.customer = Customer(partition.group, at)
+        self._members: list[Member] | None = None
+        self._work: Handling | None = None
+        self._contested = 0
+        self._skipped = 0
+        self._stale = False
+        self._ending = False
+
+    def swallows(self, delivery: Delivery) -> bool:
+        """Whether a delivery need not wait here: every processor has this customer parked, and will read it from the
+        log. What wakes the customer is never swallowed."""
+        members = self._members
+        if members is None or self._ending:
+            return False
+        return all(member.lane.parked is not None for member in members) and _is_event(delivery)
+
+    def skip(self, delivery: Delivery) -> None:
+        """Notes that a delivery was left to be read from the log."""
+        self._skipped = max(self._skipped, delivery.sequence)
 
     def drop(self) -> None:
         """Its memory does not count any more: ends a handler that is running, since its cause will come again."""
@@ -96,201 +113,173 @@ class KeyQueue:
 
     async def step(self) -> None:
         """Handles the head of the queue as far as it goes without waiting for the committer."""
-        if self.partition.discarded(self):
+        partition = self.partition
+        if partition.discarded(self):
             return
         self.waiting = False
-        if not self.partition.group.session.held:
+        if partition.stopped and self._work is None and self.catching is not None:
+            partition.abandon(self)
+            return
+        if not partition.group.session.held:
             # Somebody else may be at it by now. Whether so is known soon, and the partition is then closed.
             self._start_over(UnavailableError(_LAPSED))
             return
         if self._stale:
             self._reopen()
-        delivery = self.queue[0]
         try:
             if self._members is None:
-                self._members = await self.customer.open(delivery)
-                if self.partition.discarded(self):
+                upto = self.queue[0].sequence if self.queue else self._skipped + 1
+                self._members = await self.customer.open(upto)
+                if partition.discarded(self):
                     return
-            members = self._members
-            recorded = self._recorded
-            if recorded is None:
-                known = self.customer.key
-                try:
-                    recorded = self._recorded = await self.customer.read(partial(self.partition.recorded, delivery))
-                    if self.partition.discarded(self):
-                        return
-                except (DecodeError, SchemaError) as error:
-                    self._bury_undecoded(members, delivery, error)
-                    return
-                key = self.customer.key
-                if known is not None and (key is None or key.id != known.id):
-                    # An erasure that the watch has not told of yet: what was folded before has personal values.
-                    self._stale = True
-                    self._start_over(LaneInterrupted())
-                    return
-            handling.set(self.customer.key)
-            while self._index < len(members):
-                change, output = await self._handle(members[self._index], recorded, delivery)
-                if self.partition.discarded(self):
-                    return
-                if change is not None:
-                    self._submit(members[self._index], change, output, delivery)
-                    return
-                self._next_member()
+            if self._work is None and not await self._begin(self._members):
+                return
+            work = self._work
+            assert work is not None
+            step = await work.proceed()
+            if partition.discarded(self):
+                return
+            if step is not None:
+                self._submit(step)
+                return
+        except NotYet:
+            self.waiting = True
         except (LaneInterrupted, SojournError) as error:
             self._start_over(error)
         except Exception as error:
             log.exception("the worker failed on a key and starts it over", customer=self.at.key)
             self._start_over(error)
         else:
-            self._finish(delivery)
+            self._finish()
         finally:
             if handling.get() is not None:
                 handling.set(None)  # the runner goes on with other customers
 
-    def _next_member(self) -> None:
-        self._index += 1
-        self._attempt = 1
+    async def _begin(self, members: list[Member]) -> bool:
+        """Chooses what to do next. False where nothing is to be handled at this moment."""
+        if self.catching is None and not self._crowded():
+            eager = next((member for member in members if member.lane.parked is not None and member.lane.eager), None)
+            if eager is not None:
+                await self._catch_up(members, eager)
+        while (catching := self.catching) is not None:
+            if self.partition.discarded(self):
+                return False
+            member = catching.member
+            if catching.backlog:
+                attempt = 1
+                if catching.backlog[0].sequence == member.lane.parked and not catching.afresh:
+                    attempt = member.lane.parked_attempts + 1
+                self._work = Handling(self, catching.backlog[0], [member], catching=catching, attempt=attempt)
+                return True
+            if catching.upto >= self._skipped:
+                # What comes from now on is not in what was read: it waits here.
+                self._ending = True
+                now = self.partition.group.clock.now()
+                change = unparked_change(member.writer, self.at, member.lane, catching.upto, now)
+                self._submit(Step(member, change, None))
+                return False
+            await catching.more()
+        if self.partition.discarded(self):
+            return False
+        if not self.queue:
+            self.partition.rest(self)
+            return False
+        head = self.queue[0]
+        if (woken := self._woken(members, head)) is not None:
+            if verdict_of(head.payload) == "drop" and woken.lane.closed < (woken.lane.parked or 0):
+                await self._give_up(members, woken)
+            else:
+                await self._catch_up(members, woken)
+                if self.catching is not None:
+                    self.catching.afresh = verdict_of(head.payload) is not None
+            return self._work is not None or await self._begin(members)
+        if not _is_event(head):
+            self._finish_head(head)  # a wake-up that came too late
+            return False
+        if self._crowded():
+            self._park_all(members, head)
+            return False
+        self._work = Handling(self, head, members)
+        return True
 
-    async def _handle(
-        self, member: Member, recorded: Recorded, delivery: Delivery
-    ) -> tuple[Change | None, Output | None]:
-        processor, lane = member.processor, member.lane
-        envelope = recorded.envelope
-        handled = delivery.sequence <= lane.closed
-        fired: str | None = None
-        if recorded.due:
-            if recorded.writer != processor.writer:
-                return None, None
-            fired = _timer_name(delivery)
-            timer = lane.timers.get(fired)
-            if handled or timer is None or timer.generation != envelope.timer_generation:
-                self.partition.group.counters.stale_timers += not handled
-                return None, None
-        elif (recorded.writer == processor.writer) is not recorded.redriven:
-            return None, None
-        try:
-            # On a retry the cause is folded already.
-            story = not (recorded.due or recorded.redriven)
-            if self._attempt == 1 and story and envelope.type in processor.folds:
-                self._observe(member, recorded, handled=handled)
-            if handled:
-                return None, None
-            if envelope.type not in processor.handles:
-                if recorded.redriven and envelope.type not in processor.folds:
-                    raise PermanentError(f"it was redriven, and {processor.writer} no longer handles {envelope.type}")
-                if fired is None:
-                    return None, None
-                raise PermanentError(
-                    f"timer {fired!r} fired {envelope.type}, which {processor.writer} no longer handles"
-                )
-            if envelope.hops > MAX_HOPS:
-                raise PermanentError(
-                    f"{envelope.hops} causes deep, more than {MAX_HOPS}: handlers trigger each other in a circle"
-                )
-            output = await call_handler(self, member, recorded, self._attempt)
-            if not output and fired is None:
-                return None, None
-            if self.customer.lacks(output):
-                await self._equip(output)
-            now = self.partition.group.clock.handling(envelope.time)
-            change = output_change(
-                member.writer, self.at, lane, _cause(recorded), output, now, fired=fired, sealer=self.customer.key
-            )
-            return change, output
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises has an end: a retry or a dead letter
-            return self._failed(member, recorded, delivery, error, fired), None
+    def _woken(self, members: Sequence[Member], head: Delivery) -> Member | None:
+        """Whom the head of the queue wakes."""
+        tokens = head.subject.split(".")
+        if len(tokens) < 8:
+            return None
+        for member in members:
+            lane = member.lane
+            if lane.parked is None or tokens[6] != member.writer.name:
+                continue
+            timer = lane.timers.get(WAKE_UP)
+            if tokens[5] == "due" and tokens[-1] == WAKE_UP:
+                if timer is not None and timer.generation == wake_generation(head.payload):
+                    return member
+            elif tokens[5] == "redrive" and tokens[-1] == str(lane.parked_at) and verdict_of(head.payload) is not None:
+                return member
+        return None
 
-    async def _equip(self, output: Output) -> None:
-        try:
-            await self.customer.equip(output)
-        except PermanentError:
-            raise
-        except SojournError as error:
-            # No fault of the handler, which is called again once there is a key, or a server.
-            raise LaneInterrupted from error
+    async def _catch_up(self, members: list[Member], member: Member) -> None:
+        catching = await CatchUp.begin(self.customer, member)
+        if self.partition.discarded(self):
+            return
+        members[members.index(member)] = catching.member
+        self.catching = catching
+        self.partition.catching.add(self)
 
-    def _reopen(self) -> None:
-        """Forgets what is in memory: the head is begun anew."""
-        self._stale = False
-        self.customer.key = None
-        self._members = None
-        self._recorded = None
-        self._index = 0
-        self._attempt = 1
+    async def _give_up(self, members: list[Member], member: Member) -> None:
+        """A person has decided that the first cause of a parked customer is not to be handled."""
+        await self._catch_up(members, member)
+        catching = self.catching
+        if catching is None or not catching.backlog:
+            return
+        self._work = Handling(self, catching.backlog[0], [catching.member], catching=catching)
+        self._work.given_up = True
 
-    def _observe(self, member: Member, recorded: Recorded, *, handled: bool) -> None:
-        try:
-            member.resident.observe(recorded)
-        except Exception as error:
-            if handled:
-                return  # It has its dead letter.
-            raise HandlerError(
-                f"{member.writer.name}'s state cannot take {recorded.envelope.type}: {type(error).__name__}: {error}"
-            ) from error
+    def _crowded(self) -> bool:
+        return len(self.queue) > CROWD or (len(self.queue) > 1 and self.size > self.partition.room)
 
-    def _failed(
-        self, member: Member, recorded: Recorded, delivery: Delivery, error: Exception, fired: str | None
-    ) -> Change | None:
-        """The dead letter of a failed handling, unless it is to be tried again."""
-        processor = member.processor
-        retry = processor.retry
-        bound = log.bind(
-            agent=processor.writer,
-            customer=self.at.key,
-            envelope=recorded.envelope.id,
-            correlation=recorded.envelope.correlation_id,
-            type=recorded.envelope.type,
-            attempt=self._attempt,
+    def _park_all(self, members: Sequence[Member], head: Delivery) -> None:
+        """Leaves what waits to be read from the log, so that one busy customer does not fill the partition."""
+        clock = self.partition.group.clock
+        facts = {"reason": "too much was waiting", "error": None, "time": format_time(clock.now())}
+        free = [member for member in members if member.lane.parked is None]
+        if not free:
+            self._leave_to_the_log()
+            self.partition.group.runners.push(self)
+            return
+        # One at a time, since each is an output of its own; the next call parks the next.
+        member = free[0]
+        change = parked_change(
+            member.writer,
+            self.at,
+            member.lane,
+            head.sequence,
+            facts,
+            wake=clock.now() + SAFETY,
+            eager=True,
         )
-        if is_transient(error) and self._attempt < retry.attempts:
-            seconds = pause(retry, self._attempt)
-            bound.warning("handler failed, will be called again", error=type(error).__name__, wait=round(seconds, 3))
-            self._attempt += 1
-            raise _TryLater(seconds)
-        bound.error("handler failed: dead letter", error=type(error).__name__)
-        now = self.partition.group.clock.handling(recorded.envelope.time)
-        facts = dead_facts(
-            error,
-            recorded=recorded,
-            subject=delivery.subject,
-            attempts=self._attempt,
-            version=processor.version,
-            now=now,
-            key=self.customer.key,
-        )
-        return dead_change(member.writer, self.at, member.lane, delivery.sequence, facts, fired=fired)
+        self._submit(Step(member, change, None))
 
-    def _bury_undecoded(self, members: Sequence[Member], delivery: Delivery, error: PermanentError) -> None:
-        """A stored message that nobody can read: each processor it is for records it in its lane, then it is acked."""
-        group = self.partition.group
-        tokens = delivery.subject.split(".")
-        while self._index < len(members):
-            member = members[self._index]
-            if delivery.sequence > member.lane.closed and member.reads(tokens):
-                log.error(
-                    "unreadable message: dead letter", agent=member.writer.name, customer=self.at.key, reason=str(error)
-                )
-                facts = dead_facts(
-                    error,
-                    recorded=None,
-                    subject=delivery.subject,
-                    attempts=0,
-                    version=member.processor.version,
-                    now=group.clock.now(),
-                )
-                fired = _timer_name(delivery) if tokens[5] == "due" else None
-                change = dead_change(member.writer, self.at, member.lane, delivery.sequence, facts, fired=fired)
-                self._submit(member, change, None, delivery)
-                return
-            self._next_member()
-        self._finish(delivery)
+    def _leave_to_the_log(self) -> None:
+        """Acks what waits, but for what wakes the customer: every processor has it parked."""
+        self.partition.catching.add(self)
+        keep: list[Delivery] = []
+        for delivery in self.queue:
+            if _is_event(delivery):
+                self.skip(delivery)
+                self.partition.swallow(delivery)
+            else:
+                keep.append(delivery)
+        self.queue = deque(keep)
+        self.size = sum(len(one.payload) for one in keep)
 
-    def _submit(self, member: Member, change: Change, output: Output | None, delivery: Delivery) -> None:
+    def _submit(self, step: Step) -> None:
         group = self.partition.group
         if not group.session.held:
             self._start_over(UnavailableError(_LAPSED))
             return
+        reach(IN_UNPARK if step.change.ends else IN_PARK if step.change.parks is not None else BEFORE_COMMIT)
         group.uncommitted += 1
 
         def done(result: list[int] | Exception) -> None:
@@ -298,25 +287,47 @@ class KeyQueue:
             if self.partition.discarded(self):
                 return
             if isinstance(result, Exception):
-                self._refused(member, result, delivery)
+                self._refused(step, result)
             else:
-                self._stored(member, change, output, result)
+                reach(AFTER_COMMIT)
+                self._stored(step, result)
 
-        group.committer.submit(self.at.stream, change.appends, done)
+        group.committer.submit(self.at.stream, step.change.appends, done)
 
-    def _stored(self, member: Member, change: Change, output: Output | None, sequences: list[int]) -> None:
-        cause = self.queue[0].sequence
+    def _stored(self, step: Step, sequences: list[int]) -> None:
+        member, change, output = step
+        work = self._work
         change.apply(member.lane, sequences)
         self._contested = 0
-        self._hopeless = False
         group = self.partition.group
         group.counters.actions += change.actions
-        group.counters.dead += output is None
+        if work is None:
+            if change.ends:
+                self._caught_up()
+            elif all(one.lane.parked is not None for one in self._members or ()):
+                self._leave_to_the_log()
+            group.runners.push(self)
+            return
+        group.counters.dead += output is None and change.parks is None
         for event, append, sequence in zip(output.events if output else (), change.appends, sequences, strict=False):
             if type(event).__name__ in member.processor.folds:
-                self._tell(member, append, sequence, type(event), cause)
-        self._next_member()
+                self._tell(member, append, sequence, type(event), work.delivery.sequence)
+        if change.parks is not None:
+            self.skip(work.delivery)
+            if work.catching is not None:
+                # It waits again; whatever woke it is done with.
+                self._work = None
+                self._caught_up()
+                group.runners.push(self)
+                return
+        work.pass_on()
         group.runners.push(self)
+
+    def _caught_up(self) -> None:
+        self.catching = None
+        self._ending = False
+        self.partition.catching.discard(self)
+        self.partition.group.progressed()
 
     def _tell(self, member: Member, append: Append, sequence: int, cls: type[Event], cause: int) -> None:
         # Called by the transport: nobody is being handled there as far as the logs know.
@@ -333,28 +344,23 @@ class KeyQueue:
         finally:
             handling.reset(before)
 
-    def _refused(self, member: Member, error: Exception, delivery: Delivery) -> None:
-        if isinstance(error, PermanentError) and not self._hopeless:
+    def _refused(self, step: Step, error: Exception) -> None:
+        work = self._work
+        if isinstance(error, PermanentError) and work is not None and not work.hopeless:
             # Nothing was stored, and nothing ever will be: this output is the handler's fault.
-            self._hopeless = True
-            facts = dead_facts(
-                HandlerError(f"the output cannot be stored: {error}"),
-                recorded=self._recorded,
-                subject=delivery.subject,
-                attempts=self._attempt,
-                version=member.processor.version,
-                now=self.partition.group.clock.now(),
-                key=self.customer.key,
-            )
-            fired = _timer_name(delivery) if self._recorded is not None and self._recorded.due else None
-            self._submit(
-                member,
-                dead_change(member.writer, self.at, member.lane, delivery.sequence, facts, fired=fired),
-                None,
-                delivery,
-            )
+            work.hopeless = True
+            self._submit(work.refused(step.member, error))
             return
         self._start_over(error)
+
+    def _reopen(self) -> None:
+        """Forgets what is in memory: the head is begun anew."""
+        self._stale = False
+        self.customer.key = None
+        self._members = None
+        self._work = None
+        if self.catching is not None:
+            self._caught_up()
 
     def _start_over(self, error: BaseException) -> None:
         """Drops what is in memory and handles the head anew: its lane in the log tells what is already done."""
@@ -364,52 +370,56 @@ class KeyQueue:
         if self.partition.stopped:
             self.partition.abandon(self)
             return
-        if isinstance(error, _TryLater):
-            asyncio.get_running_loop().call_later(error.seconds, self._again)
+        if isinstance(error, TryLater):
+            asyncio.get_running_loop().call_later(error.seconds, self.again)
             return
         cause = error.__cause__ if isinstance(error, LaneInterrupted) else error
         if self._stale and cause is None:
-            self._again()
+            self.again()
             return
         self._reopen()
-        self._hopeless = False
         self._contested += 1
         if isinstance(cause, ConcurrencyError) and self._contested >= 5:
             self.partition.restart(f"the lane of {self.at.key!r} is written by somebody else")
             return
         if not isinstance(cause, ConcurrencyError | UnavailableError | TimedOutError):
             self.partition.group.complain(self.at.key, cause)
-        asyncio.get_running_loop().call_later(min(0.01 * 2 ** min(self._contested, 9), 5.0), self._again)
+        asyncio.get_running_loop().call_later(min(0.01 * 2 ** min(self._contested, 9), 5.0), self.again)
 
-    def _again(self) -> None:
+    def again(self) -> None:
+        """Is worth another step."""
         if not self.partition.discarded(self):
             self.partition.group.runners.push(self)
 
-    def _finish(self, delivery: Delivery) -> None:
-        self.queue.popleft()
-        self._recorded = None
-        self._index = 0
-        self._attempt = 1
+    def _finish(self) -> None:
+        work, self._work = self._work, None
+        assert work is not None
         self._contested = 0
-        self._hopeless = False
+        if work.catching is None:
+            self._finish_head(work.delivery)
+            return
+        if self.catching is work.catching:
+            work.catching.backlog.popleft()
+        if self._stale:
+            self._reopen()
+        self.partition.group.counters.closed += 1
+        self.partition.rest(self)
+
+    def _finish_head(self, delivery: Delivery) -> None:
+        self.queue.popleft()
+        self.size -= len(delivery.payload)
+        self._contested = 0
         if self._stale:
             self._reopen()
         self.partition.close(delivery, self)
 
 
+def _is_event(delivery: Delivery) -> bool:
+    """Whether it is an event, and neither a wake-up nor a verdict on a parked customer."""
+    tokens = delivery.subject.split(".", 7)
+    if tokens[5] == "due":
+        return tokens[-1] != WAKE_UP
+    return tokens[5] != "redrive" or verdict_of(delivery.payload) is None
+
+
 _LAPSED = "this worker's session has run out"
-
-
-class _TryLater(SojournError):
-    """The handler is to be called again in a while."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-
-
-def _timer_name(delivery: Delivery) -> str:
-    return delivery.subject.split(".", 7)[7]
-
-
-def _cause(recorded: Recorded) -> Cause:
-    return cause_of(recorded.envelope, recorded.sequence)

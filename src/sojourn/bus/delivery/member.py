@@ -19,12 +19,13 @@ log = structlog.get_logger("sojourn.worker")
 
 @dataclass(slots=True)
 class Member:
-    """One processor of a group, for one key."""
+    """One processor of a group, for one key. ``seen``: the sequence up to which its state was shown all events."""
 
     processor: Processor
     writer: Writer
     lane: Lane
     resident: Resident
+    seen: int
 
     def reads(self, tokens: Sequence[str]) -> bool:
         """Whether a message of the log, its subject split into tokens, is for this processor."""

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from sojourn.bus.crashpoints import AFTER_CLAIM, IN_HANDOVER, IN_RENEWAL, reach
 from sojourn.bus.delivery.group import Group
 from sojourn.bus.delivery.rendezvous import preferred
 from sojourn.bus.delivery.session import PREFIX, TTL, Member, Session, read_member
@@ -138,6 +139,7 @@ class Ownership:
         complained = -_COMPLAINT
         while True:
             pause = TTL / 3
+            reach(IN_RENEWAL)
             try:
                 if not await self.session.renew():
                     await self._lapsed()
@@ -298,6 +300,7 @@ class Ownership:
             suspect = max(suspect, await group.delivered(place.partition))
             crashes += 1
         claim = await self._write(place, Claim(self.session.worker, self.session.token, crashes, suspect, 0), before)
+        reach(AFTER_CLAIM)
         if claim is not None and place in self._mine:
             await self._open(group, place, claim)
 
@@ -309,6 +312,7 @@ class Ownership:
         """Hands a partition over once its handlers have ended, or their time is up."""
         drained = await self._groups[place.group].release(place.partition, seconds)
         claim = self._mine.get(place)
+        reach(IN_HANDOVER)
         if claim is not None and self.session.held:
             with contextlib.suppress(SojournError):
                 await self._write(place, claim._replace(worker=None, token=None), claim)

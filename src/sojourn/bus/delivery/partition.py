@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 from pydantic_core import from_json
 
+from sojourn.bus.crashpoints import BEFORE_ACK, reach
 from sojourn.bus.delivery.keyqueue import KeyQueue
 from sojourn.bus.envelope import decode
 from sojourn.bus.errors import DecodeError, UnknownTypeError
@@ -26,17 +27,23 @@ from sojourn.bus.verdicts import verdict_of
 if TYPE_CHECKING:
     from sojourn.bus.delivery.group import Group
 
+_LEAST_ROOM = 256 * 1024
+_FILED = frozenset({"file", "filed"})
+
 log = structlog.get_logger("sojourn.worker")
 
 
 class Partition:
     """Delivers what comes to the keys it belongs to, and acks what they have closed."""
 
-    def __init__(self, group: Group, number: int) -> None:
+    def __init__(self, group: Group, number: int, *, suspect: int = 0, crashes: int = 0) -> None:
         self.group = group
         self.number = number
         self.stream = group.namespace.stream(number)
         self.consumer = f"{group.name}-{number}"
+        self.suspect = suspect
+        self.crashes = crashes
+        self.catching: set[KeyQueue] = set()
         self._consumption: Consumption | None = None
         self._keys: dict[str, KeyQueue] = {}
         self._open: dict[int, str] = {}
@@ -53,7 +60,10 @@ class Partition:
         """Opens the flow from the ack floor; nothing up to the sequence ``after`` concerns the group. Raises what the
         transport raises."""
         self._acked = after
-        self._consumption = self.group.transport.consume(self.stream, self.consumer, self.receive, self.restart)
+        group = self.group
+        self._consumption = group.transport.consume(
+            self.stream, self.consumer, self.receive, self.restart, budget=group.budget
+        )
         self._discard()
         self._deaf = False
         await self._reset(self._consumption)
@@ -87,6 +97,7 @@ class Partition:
         if self.discarded(queue):
             return
         self._keys.pop(queue.at.token, None)
+        self.catching.discard(queue)
         for delivery in queue.queue:
             self._open.pop(delivery.sequence, None)
 
@@ -109,8 +120,13 @@ class Partition:
 
     @property
     def idle(self) -> bool:
-        """Whether no delivery is waiting or being handled."""
-        return not self._open
+        """Whether no delivery is waiting or being handled, and no customer catching up."""
+        return not self._open and not self.catching
+
+    @property
+    def room(self) -> int:
+        """Bytes that one customer's deliveries may take: a tenth of what a partition has of the worker's budget."""
+        return max(self.group.budget.limit // (10 * max(1, len(self.group.partitions))), _LEAST_ROOM)
 
     def receive(self, delivery: Delivery) -> None:
         """Takes one delivery, from the transport's callback."""
@@ -129,8 +145,8 @@ class Partition:
             return
         self._delivered = sequence
         tokens = delivery.subject.split(".")
-        # A verdict closes a dead letter: nothing is left to be handled.
-        if not self.group.wants(tokens) or (tokens[5] == "redrive" and verdict_of(delivery.payload) is not None):
+        # A document that was filed anew comes by itself.
+        if not self.group.wants(tokens) or (tokens[5] == "redrive" and verdict_of(delivery.payload) in _FILED):
             assert self._consumption is not None
             self._consumption.ack(delivery.token)
             self.group.counters.skipped += 1
@@ -138,7 +154,12 @@ class Partition:
             return
         self._open[sequence] = delivery.token
         queue = self._keys.get(tokens[3]) or self._queue(tokens[3])
+        if queue.swallows(delivery):
+            queue.skip(delivery)
+            self.swallow(delivery)
+            return
         queue.queue.append(delivery)
+        queue.size += len(delivery.payload)
         if not queue.busy:
             queue.busy = True
             self.group.runners.push(queue)
@@ -184,11 +205,19 @@ class Partition:
 
     def close(self, delivery: Delivery, queue: KeyQueue) -> None:
         """A delivery is done with: acks it, and lets its key go on."""
-        token = self._open.pop(delivery.sequence, None)
-        if token is not None and self._consumption is not None:
-            self._consumption.ack(token)
+        reach(BEFORE_ACK)
+        self._ack(delivery)
         self.group.counters.closed += 1
-        if queue.queue:
+        self.rest(queue)
+
+    def swallow(self, delivery: Delivery) -> None:
+        """Acks a delivery of a parked customer, which is read from the log later."""
+        self._ack(delivery)
+        self.group.progressed()
+
+    def rest(self, queue: KeyQueue) -> None:
+        """Lets a key go on, or rest where nothing waits."""
+        if queue.queue or queue.catching is not None:
             self.group.runners.push(queue)
         else:
             queue.busy = False
@@ -198,6 +227,11 @@ class Partition:
             if len(keys) > self.group.resident_limit:
                 self._evict()
         self.group.progressed()
+
+    def _ack(self, delivery: Delivery) -> None:
+        token = self._open.pop(delivery.sequence, None)
+        if token is not None and self._consumption is not None:
+            self._consumption.ack(token)
 
     def forget(self, token: str) -> None:
         """Drops what is in memory of a customer that was erased; one that is being handled, as soon as it is not."""
@@ -238,6 +272,7 @@ class Partition:
 
     def _discard(self) -> None:
         dropped, self._keys = self._keys, {}
+        self.catching = set()
         for queue in dropped.values():
             queue.drop()
         self._open = {}

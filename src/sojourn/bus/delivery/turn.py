@@ -11,6 +11,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from sojourn.bus.committer import Committer
+from sojourn.bus.crashpoints import AFTER_ONCE, BEFORE_ONCE, reach
 from sojourn.bus.envelope import Cause, cause_of
 from sojourn.bus.errors import (
     ConfigurationError,
@@ -120,7 +121,9 @@ class LaneTurn:
                 key = await self._vault.sealer()
                 kept = Sealed(key.seal(result, remember=False)) if key is not None else document
                 append = once_change(self._writer, self._at, self._lane, cause, name, kept)
+                reach(BEFORE_ONCE)
                 [self._lane.tail] = await self._committer.store(self._at.stream, [append])
+                reach(AFTER_ONCE)
             except TooLargeError as error:
                 raise PermanentError(f"the result of {name} is too large to be journalled: {error}") from error
             except SojournError as error:

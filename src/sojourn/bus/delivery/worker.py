@@ -10,11 +10,14 @@ from typing import Literal, Self, cast
 
 import structlog
 
+from sojourn.bus.breaker import Breakers
 from sojourn.bus.catalog import Catalog
 from sojourn.bus.client import Bus
+from sojourn.bus.delivery.budget import LIMIT, Budget
 from sojourn.bus.delivery.group import DRAIN, Group, ensure_consumers, group_processors
 from sojourn.bus.delivery.lease import Lease
 from sojourn.bus.delivery.ownership import Ownership
+from sojourn.bus.delivery.probation import Probation
 from sojourn.bus.delivery.runners import Runners
 from sojourn.bus.delivery.session import Session
 from sojourn.bus.delivery.watchdog import Watchdog
@@ -59,6 +62,7 @@ class Worker:
         name: str | None = None,
         ingress: bool = True,
         concurrency: int = 1000,
+        memory: int = LIMIT,
     ) -> None:
         self.bus = bus
         self.name = name or f"worker-{uuid7()[-12:]}"
@@ -68,6 +72,9 @@ class Worker:
             for cls in (*processor.handles.values(), *processor.folds.values(), *processor.publishes.values()):
                 self.catalog.add(cls)
         self.runners = Runners(concurrency)
+        self.budget = Budget(memory)
+        self.breakers = Breakers()
+        self.probation = Probation()
         self.groups: list[Group] = []
         self._progress = asyncio.Event()
         self._behind: dict[int, tuple[int, int]] = {}
@@ -132,6 +139,9 @@ class Worker:
                     clock=bus.clock,
                     runners=self.runners,
                     session=session,
+                    budget=self.budget,
+                    breakers=self.breakers,
+                    probation=self.probation,
                     progress=self._progress,
                 )
             )
@@ -216,7 +226,7 @@ class Worker:
                 partition = group.partitions.get(number)
                 if partition is None:
                     elsewhere.append((group, number, need))
-                elif partition.floor < need:
+                elif partition.floor < need or partition.catching:
                     return True, []
             if len(elsewhere) == known:
                 del self._behind[number]
