@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +18,15 @@ from sojourn.bus.client import connect
 from sojourn.bus.ids import derived_id
 from tests.nats_server import NatsServer
 from tests.prove.escort import VALUABLE, CartUpdated
-from tests.prove.handover import Fault, handovers
+from tests.prove.handover import Fault, handovers, waiting
 from tests.prove.rawlog import Verdict, count_actions, judge, read_log
 from tests.prove.workers import WorkerProcess
 
 DEADLINE = 870.0
 NAMESPACE = "sojourn"
 GROUP = "escort"
+AT_WORK = 15
+"""Events that wait, at least, when something is done to those who handle them."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """What happened, and what the raw log says of it. ``met_work``: how many of the faults (the end of a freeze is
-    one too) found events waiting. ``handovers``: the longest of each kind, in seconds."""
+    """What happened, and what the raw log says of it. ``met_work``: at how many of the faults (the end of a freeze is
+    one too) events waited. ``handovers``: the longest of each kind, in seconds."""
 
     verdict: Verdict
     done: dict[str, int]
@@ -65,10 +68,11 @@ async def run(plan: Plan, server: NatsServer, folder: Path) -> Outcome:
     finally:
         chaos.kill_all()
     logs = await read_log(server.url, NAMESPACE)
+    met = waiting(logs, [fault.time for fault in chaos.faults])
     return Outcome(
         judge(logs, set(chaos.ids)),
-        chaos.done,
-        chaos.met_work,
+        dict(Counter(fault.kind for fault in chaos.faults)),
+        dict(Counter(fault.kind for fault, number in zip(chaos.faults, met, strict=True) if number)),
         {kind: round(seconds, 2) for kind, seconds in handovers(logs, chaos.faults).items()},
         time.monotonic() - started,
         chaos.problems,
@@ -90,8 +94,6 @@ class _Chaos:
             self.events.append(CartUpdated(customer_id=customer, number=counts[customer], value=value))
             self.deserving.append(self.deserving[-1] + (value > VALUABLE))
         self.ids = [derived_id("chaos", plan.seed, number) for number in range(plan.events)]
-        self.done = {"killed": 0, "stopped": 0, "resumed": 0, "server killed": 0}
-        self.met_work = dict(self.done)
         self.faults: list[Fault] = []
         self.problems: list[str] = []
         self._server = server
@@ -99,6 +101,7 @@ class _Chaos:
         self._workers: list[WorkerProcess] = []
         self._published = 0
         self._allowed = 0
+        self._hurried = 0
         self._gate = asyncio.Event()
         self._frozen: asyncio.Task[None] | None = None
         self._client: Client
@@ -107,8 +110,8 @@ class _Chaos:
         plan = self.plan
         kinds = ["killed"] * plan.kills + ["stopped"] * plan.stops + ["server killed"] * plan.server_kills
         self.chance.shuffle(kinds)
-        # A slice of events for each fault, and for each end of a freeze: whatever happens meets work.
-        self._slice = plan.events // (len(kinds) + plan.stops + 1)
+        # For each fault, and for each end of a freeze, a slice of events and a burst: whatever happens meets work.
+        self._slice = plan.events // (2 * (len(kinds) + plan.stops) + 1)
         self._client = await nats.connect(
             self._server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_expected
         )
@@ -137,7 +140,8 @@ class _Chaos:
 
     async def _strike(self, kind: str) -> None:
         if kind == "server killed":
-            self._note(kind, await self._waiting(), frozenset(range(32)))
+            await self._some_waiting()
+            self._note(kind, frozenset(range(32)))
             self._server.kill9()
             await asyncio.sleep(self.chance.uniform(0, 0.3))
             await asyncio.to_thread(self._server.restart)
@@ -146,31 +150,26 @@ class _Chaos:
             await self._frozen
         victim = await self._victim()
         owned = await self._owned(victim)
-        waiting = await self._waiting()
+        await self._some_waiting()
         if kind == "killed":
-            self._note(kind, waiting, owned)
+            self._note(kind, owned)
             victim.kill()
             self._workers.remove(victim)
             self._start()
         else:
             victim.stop()
-            self._note(kind, waiting, owned)
+            self._note(kind, owned)
             self._frozen = asyncio.create_task(self._resume(victim, self.plan.freeze + 2 * self.chance.random()))
 
     async def _resume(self, victim: WorkerProcess, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        before = self._published
         self._allow(self._slice)
-        while self._published < min(before + self._slice // 4, self.plan.events):  # noqa: ASYNC110 - polled, as all here
-            await asyncio.sleep(0.01)
-        self._note("resumed", await self._waiting(), frozenset())
+        await self._some_waiting()
+        self._note("resumed", frozenset())
         victim.resume()
 
-    def _note(self, kind: str, waiting: int, partitions: frozenset[int]) -> None:
-        self.done[kind] += 1
-        self.met_work[kind] += waiting > 0
-        if partitions:
-            self.faults.append(Fault(kind, time.time(), partitions))
+    def _note(self, kind: str, partitions: frozenset[int]) -> None:
+        self.faults.append(Fault(kind, time.time(), partitions))
 
     async def _victim(self) -> WorkerProcess:
         """A worker that runs, picked by chance."""
@@ -185,8 +184,8 @@ class _Chaos:
         """The partitions that a worker has claimed, by what stands in the bucket of the leases."""
         try:
             bucket = await self._client.jetstream().key_value(f"{NAMESPACE.upper()}_leases")
-            keys = await bucket.keys()
-            entries = {key: json.loads((await bucket.get(key)).value or b"{}") for key in keys}
+            found = await asyncio.gather(*(bucket.get(key) for key in await bucket.keys()))
+            entries = {entry.key: json.loads(entry.value or b"{}") for entry in found}
         except (nats.errors.Error, nats.js.errors.Error, TimeoutError):
             return frozenset()
         sessions = {key.removeprefix("member.") for key, entry in entries.items() if entry.get("pid") == worker.pid}
@@ -196,9 +195,16 @@ class _Chaos:
             if key.startswith(f"owner.{GROUP}.") and entry["session"] in sessions
         )
 
-    async def _waiting(self) -> int:
-        """How many actions are due and not there."""
-        return self.deserving[self._published] - await self._actions()
+    async def _some_waiting(self) -> None:
+        """Has a burst of events published, and returns while they wait."""
+        while True:
+            handled = await self._actions()
+            if self.deserving[self._published] - handled >= AT_WORK or self._published == self.plan.events:
+                return
+            if self._published == self._allowed:
+                self._allow(self._slice // 4)
+            self._hurried = self._allowed
+            await asyncio.sleep(0.001)
 
     async def _actions(self) -> int:
         while not (count := await count_actions(self._client, NAMESPACE)) and self._published > self._slice:
@@ -231,7 +237,7 @@ class _Chaos:
                     await self._gate.wait()
                 await publisher.publish(event, id=id)
                 self._published = number + 1
-                if number % 10 == 9:
+                if number % 10 == 9 and number >= self._hurried:
                     await asyncio.sleep(pause)
 
     async def _drain(self) -> None:

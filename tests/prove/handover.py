@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import chain
 from typing import NamedTuple
 
 from tests.prove.rawlog import VALUABLE, Logs
@@ -24,6 +25,28 @@ class Fault(NamedTuple):
 def handovers(logs: Logs, faults: Iterable[Fault]) -> dict[str, float]:
     """The longest hand-over of each kind of fault, in seconds: from the fault to the next action in a partition of
     its victim, where one was due there. What else happened meanwhile (the server was killed too) is part of it."""
+    due, actions = _times(logs)
+    longest: dict[str, float] = {}
+    for kind, time, partitions in faults:
+        if partitions:
+            longest.setdefault(kind, 0.0)
+        for partition in partitions:
+            there = actions.get(partition, [])
+            done = bisect_right(there, time + UNDERWAY)
+            # More were due than had been answered: somebody was waiting.
+            if done < len(there) and bisect_right(due.get(partition, []), time + UNDERWAY) > done:
+                longest[kind] = max(longest[kind], there[done] - time)
+    return longest
+
+
+def waiting(logs: Logs, times: Iterable[float]) -> list[int]:
+    """How many events that deserve an action were stored at each of those times and had none."""
+    due, actions = (sorted(chain.from_iterable(found.values())) for found in _times(logs))
+    return [bisect_right(due, time) - bisect_right(actions, time) for time in times]
+
+
+def _times(logs: Logs) -> tuple[dict[int, list[float]], dict[int, list[float]]]:
+    """When what deserves an action was stored, and when the actions were, by partition."""
     due: dict[int, list[float]] = {}
     actions: dict[int, list[float]] = {}
     for log in logs.values():
@@ -33,13 +56,4 @@ def handovers(logs: Logs, faults: Iterable[Fault]) -> dict[str, float]:
                 actions.setdefault(int(number), []).append(record.time)
             elif (room, kind) == ("log", "evt") and what != "due" and record.document["data"]["value"] > VALUABLE:
                 due.setdefault(int(number), []).append(record.time)
-    longest: dict[str, float] = {}
-    for kind, time, partitions in faults:
-        longest.setdefault(kind, 0.0)
-        for partition in partitions:
-            there = actions.get(partition, [])
-            done = bisect_right(there, time + UNDERWAY)
-            # More were due than had been answered: somebody was waiting.
-            if done < len(there) and bisect_right(due.get(partition, []), time + UNDERWAY) > done:
-                longest[kind] = max(longest[kind], there[done] - time)
-    return longest
+    return due, actions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.prove.handover import Fault, handovers
+from tests.prove.handover import Fault, handovers, waiting
 from tests.prove.rawlog import Record
 
 EVERYTHING = frozenset(range(8))
@@ -51,3 +51,13 @@ def test_where_nothing_was_due_nobody_waited() -> None:
 def test_the_longest_of_each_kind_counts() -> None:
     faults = [Fault("killed", 10.5, EVERYTHING), Fault("killed", 12.5, EVERYTHING), Fault("stopped", 13.0, EVERYTHING)]
     assert longest(faults) == {"killed": pytest.approx(4.0), "stopped": pytest.approx(1.5)}
+
+
+def test_faults_without_partitions_have_no_hand_over() -> None:
+    assert longest([Fault("resumed", 10.5, frozenset())]) == {}
+
+
+def test_who_waits() -> None:
+    times = {9.9: 0, 10.05: 1, 10.15: 2, 10.5: 1, 12.0: 2, 20.0: 0}
+    assert waiting({"S_0": LOG}, times) == list(times.values())
+    assert waiting({"S_0": [*LOG, event(7, 9.0, value=1)], "S_1": []}, times) == list(times.values())
