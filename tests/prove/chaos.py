@@ -48,13 +48,15 @@ class Plan:
 @dataclass
 class Outcome:
     """What happened, and what the raw log says of it. ``met_work``: at how many of the faults (the end of a freeze is
-    one too) events waited. ``handovers``: the longest of each kind, in seconds."""
+    one too) events waited. ``handovers``: the longest of each kind, in seconds. ``restarted``: workers that
+    found no server when they started."""
 
     verdict: Verdict
     done: dict[str, int]
     met_work: dict[str, int]
     handovers: dict[str, float]
     seconds: float
+    restarted: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -75,6 +77,7 @@ async def run(plan: Plan, server: NatsServer, folder: Path) -> Outcome:
         dict(Counter(fault.kind for fault, number in zip(chaos.faults, met, strict=True) if number)),
         {kind: round(seconds, 2) for kind, seconds in handovers(logs, chaos.faults).items()},
         time.monotonic() - started,
+        chaos.restarted,
         chaos.problems,
     )
 
@@ -96,6 +99,7 @@ class _Chaos:
         self.ids = [derived_id("chaos", plan.seed, number) for number in range(plan.events)]
         self.faults: list[Fault] = []
         self.problems: list[str] = []
+        self.restarted = 0
         self._server = server
         self._folder = folder
         self._workers: list[WorkerProcess] = []
@@ -266,8 +270,16 @@ class _Chaos:
         self._workers.append(WorkerProcess(self._folder / f"worker-{number}.log", self._server.url))
 
     def _all_alive(self) -> None:
-        for worker in self._workers:
-            assert worker.status is None, f"a worker ended by itself with status {worker.status}: {worker.tail()}"
+        for worker in list(self._workers):
+            if worker.status is None:
+                continue
+            # Whoever starts without a server says so and ends; a service manager starts it again.
+            assert not worker.said('"event": "running"'), (
+                f"a worker ended by itself with {worker.status}: {worker.tail()}"
+            )
+            self._workers.remove(worker)
+            self._start()
+            self.restarted += 1
 
     def kill_all(self, workers: Sequence[WorkerProcess] | None = None) -> None:
         for worker in self._workers if workers is None else workers:

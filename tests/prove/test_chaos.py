@@ -46,6 +46,7 @@ def _check(plan: Plan, outcome: Outcome) -> None:
     }
     assert outcome.met_work == outcome.done
     assert not outcome.problems
+    assert outcome.restarted <= plan.server_kills * plan.workers
     # Of each kind some hand-over was really measured.
     assert outcome.handovers.keys() == {"killed", "stopped", "server killed"}
 
@@ -61,6 +62,7 @@ def _record(plan: Plan, outcome: Outcome) -> None:
             "log": outcome.verdict.figures(),
             "clean": outcome.verdict.clean,
             "longest_handover_seconds": outcome.handovers,
+            "restarted": outcome.restarted,
             "problems": outcome.problems,
             "seconds": round(outcome.seconds, 1),
         },
