@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from sojourn.bus.client import Bus, open_bus
 from sojourn.bus.clock import VirtualClock
 from sojourn.bus.delivery.session import Session
 from sojourn.bus.delivery.worker import Worker
-from sojourn.bus.errors import PermanentError, TransientError
+from sojourn.bus.errors import PermanentError, SojournError, TransientError
 from sojourn.bus.memory import MemoryTransport
 from sojourn.bus.ports import Append
 from sojourn.bus.processor import NOTHING, Output, Turn
@@ -97,6 +99,16 @@ async def check_printed(bus: Bus) -> None:
     assert len(printed) == len(set(printed)), "an output of two events was torn or doubled"
 
 
+async def fire(bus: Bus, transport: FaultyTransport) -> None:
+    """Wakes customers that are parked, again and again."""
+    assert isinstance(transport._timers, VirtualTimers)
+    while True:
+        await asyncio.sleep(1)
+        for timer in transport._timers.pop_due(START + timedelta(days=1)):
+            with contextlib.suppress(SojournError):
+                await bus.committer.store(timer.stream, [Append(timer.target, timer.payload)])
+
+
 async def everything_closed(bus: Bus, count: int) -> bool:
     closing = {d["causeseq"] for d in await actions(bus)} | {d["cause"] for d in await dead(bus)}
     return len(closing) >= sum(1 for n in range(count) if not quiet(n))
@@ -133,10 +145,12 @@ def test_exactly_one_effect_each_whatever_goes_wrong(
                 faults.on = False
             async with Worker(bus, [processor], ingress=False) as worker:
                 faults.on = True
+                firing = asyncio.create_task(fire(bus, transport))
                 await asyncio.sleep(5)
                 transport.heal()
                 worker._behind = dict.fromkeys(range(2), (0, 0))
                 await until(lambda: everything_closed(bus, count), 300)
+                firing.cancel()
                 await worker.caught_up()
             due = sum(1 for n in range(count) if not quiet(n))
             assert await check_effects(bus, quiet=quiet, dies=dies) == due

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from sojourn.bus.delivery.member import Member
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from sojourn.bus.delivery.group import Group
 
 R = TypeVar("R")
+
+PAGE = 128
+"""Messages of a customer's history that are in memory at a time."""
 
 
 class Customer:
@@ -43,34 +47,48 @@ class Customer:
     async def open(self, upto: int) -> list[Member]:
         """The group's processors with their lanes, and the events before the sequence ``upto``, from the log."""
         group, at = self._group, self._at
-        stored = await self.history()
-        if not stored or stored[-1].sequence < upto:
+        if group.personal and at.token != NO_KEY:
+            # Where it is not at hand, the first sealed value asks for it.
+            self.key = group.keys.cached(at.key)
+        members = [self._member(processor, upto) for processor in group.processors]
+        if await self._replay(members, upto) < upto:
             # A replica that is behind; unless the message was removed since, or stands under a key that is none.
             there = await group.transport.get(at.stream, upto)
             if there is not None and at.token != NO_KEY:
                 raise UnavailableError(f"{at.stream} does not show sequence {upto} yet")
-        if group.personal and at.token != NO_KEY:
-            self.key = group.keys.cached(at.key) or await group.keys.load(at.key)
-        return await self.read(
-            lambda reader: [self._replayed(processor, stored, upto, reader) for processor in group.processors]
-        )
+        return members
 
-    async def reopen(self, member: Member, stored: Sequence[Stored], upto: int) -> Member:
+    async def reopen(self, member: Member, upto: int) -> Member:
         """One of the processors, with the events before the sequence ``upto``."""
-        return await self.read(lambda reader: self._replayed(member.processor, stored, upto, reader))
+        fresh = self._member(member.processor, upto)
+        await self._replay([fresh], upto)
+        return fresh
 
     async def history(self, start: int = 1) -> list[Stored]:
-        """Everything that is stored of the customer from a sequence on."""
-        return await self._group.transport.read(
-            self._at.stream, self._group.namespace.key_filter(self._at), start=start
-        )
+        """What is stored of the customer from a sequence on: a page of it. Less than a page is all there is."""
+        group, at = self._group, self._at
+        async with group.reading:
+            return await group.transport.read(at.stream, group.namespace.key_filter(at), start, PAGE)
 
-    def _replayed(self, processor: Processor, stored: Sequence[Stored], upto: int, reader: Reader) -> Member:
-        writer = self._group.writers[processor.writer]
-        member = Member(processor, writer, Lane(), processor.open(self._at.key), upto - 1)
-        for message in stored:
-            member.replay(message, upto, reader)
-        return member
+    def _member(self, processor: Processor, upto: int) -> Member:
+        return Member(processor, self._group.writers[processor.writer], Lane(), processor.open(self._at.key), upto - 1)
+
+    async def _replay(self, members: Sequence[Member], upto: int) -> int:
+        """Shows them the log, page by page: a history may be larger than what fits into memory. Returns the last
+        sequence."""
+        last = 0
+        page = await self.history()
+        while page:
+            handling.set(self.reader.key)
+            for message in page:
+                for member in members:
+                    try:
+                        member.replay(message, upto, self.reader)
+                    except (UnknownKeyError, UnknownVersionError):
+                        await self.read(partial(member.replay, message, upto))
+            last = page[-1].sequence
+            page = await self.history(last + 1) if len(page) == PAGE else []
+        return last
 
     async def read(self, read: Callable[[Reader], R]) -> R:
         """What ``read`` makes of documents of this customer. Fetches the key or the schemas that it lacks.

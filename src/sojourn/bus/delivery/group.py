@@ -33,6 +33,9 @@ log = structlog.get_logger("sojourn.worker")
 MAX_ACK_PENDING = 512
 """Deliveries of a partition that may be open at once: what a worker holds in memory is bounded by it."""
 
+READS = 32
+"""Customers whose history is read at a time: hundreds at once keep the server from everything else."""
+
 DRAIN = 7.0
 """Seconds that handlers have to end in when their partition is handed over."""
 
@@ -97,6 +100,7 @@ class Group:
             spec_of(cls).personal for processor in self.processors for cls in processor.publishes.values()
         )
         self.record: GroupRecord | None = None
+        self.reading = asyncio.Semaphore(READS)
         self.partitions: dict[int, Partition] = {}
         self.paused = False
         self.uncommitted = 0

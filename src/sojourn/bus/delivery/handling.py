@@ -120,7 +120,7 @@ class Handling:
             if queue.partition.discarded(queue):
                 return None
             if member.lane.parked is not None and self.catching is None:
-                queue.skip(self.delivery)
+                queue.skip(self.delivery.sequence)
             elif self.given_up and recorded.sequence > member.lane.closed:
                 return self._bury(member, PermanentError("given up by an operator"))
             elif (step := await self._handle(member, recorded)) is not None:
@@ -340,7 +340,7 @@ class Handling:
         while self._index < len(self._members):
             member = self._members[self._index]
             if member.lane.parked is not None and self.catching is None:
-                self._queue.skip(self.delivery)
+                self._queue.skip(self.delivery.sequence)
             elif self.delivery.sequence > member.lane.closed and member.reads(self.tokens):
                 log.error(
                     "unreadable message: dead letter",

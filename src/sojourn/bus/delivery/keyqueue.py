@@ -54,7 +54,6 @@ class KeyQueue:
         "_contested",
         "_ending",
         "_members",
-        "_skipped",
         "_stale",
         "_work",
         "at",
@@ -65,6 +64,7 @@ class KeyQueue:
         "partition",
         "queue",
         "size",
+        "skipped",
         "waiting",
     )
 
@@ -82,7 +82,7 @@ class KeyQueue:
         self._members: list[Member] | None = None
         self._work: Handling | None = None
         self._contested = 0
-        self._skipped = 0
+        self.skipped = 0
         self._stale = False
         self._ending = False
 
@@ -94,9 +94,9 @@ class KeyQueue:
             return False
         return all(member.lane.parked is not None for member in members) and _is_event(delivery)
 
-    def skip(self, delivery: Delivery) -> None:
-        """Notes that a delivery was left to be read from the log."""
-        self._skipped = max(self._skipped, delivery.sequence)
+    def skip(self, sequence: int) -> None:
+        """Notes that what was delivered up to a sequence is left to be read from the log."""
+        self.skipped = max(self.skipped, sequence)
 
     def drop(self) -> None:
         """Its memory does not count any more: ends a handler that is running, since its cause will come again."""
@@ -128,7 +128,7 @@ class KeyQueue:
             self._reopen()
         try:
             if self._members is None:
-                upto = self.queue[0].sequence if self.queue else self._skipped + 1
+                upto = self.queue[0].sequence if self.queue else self.skipped + 1
                 self._members = await self.customer.open(upto)
                 if partition.discarded(self):
                     return
@@ -171,17 +171,24 @@ class KeyQueue:
                     attempt = member.lane.parked_attempts + 1
                 self._work = Handling(self, catching.backlog[0], [member], catching=catching, attempt=attempt)
                 return True
-            if catching.upto >= self._skipped:
-                # What comes from now on is not in what was read: it waits here.
-                self._ending = True
-                now = self.partition.group.clock.now()
-                change = unparked_change(member.writer, self.at, member.lane, catching.upto, now)
-                self._submit(Step(member, change, None))
+            if await catching.more() or catching.backlog:
+                continue
+            if self.partition.discarded(self):
                 return False
-            await catching.more()
+            if catching.upto < self.skipped:
+                await self._look_for(self.skipped)
+                catching.upto = self.skipped
+                continue
+            # What comes from now on is not in what was read: it waits here.
+            self._ending = True
+            now = self.partition.group.clock.now()
+            change = unparked_change(member.writer, self.at, member.lane, catching.upto, now)
+            self._submit(Step(member, change, None))
+            return False
         if self.partition.discarded(self):
             return False
         if not self.queue:
+            self._caught_up()
             self.partition.rest(self)
             return False
         head = self.queue[0]
@@ -201,6 +208,12 @@ class KeyQueue:
             return False
         self._work = Handling(self, head, members)
         return True
+
+    async def _look_for(self, sequence: int) -> None:
+        """Raises `UnavailableError` where a message that was delivered is not shown yet, as by a replica that is
+        behind; not where it was removed since."""
+        if await self.partition.group.transport.get(self.at.stream, sequence) is not None:
+            raise UnavailableError(f"{self.at.stream} does not show sequence {sequence} yet")
 
     def _woken(self, members: Sequence[Member], head: Delivery) -> Member | None:
         """Whom the head of the queue wakes."""
@@ -231,6 +244,8 @@ class KeyQueue:
         """A person has decided that the first cause of a parked customer is not to be handled."""
         await self._catch_up(members, member)
         catching = self.catching
+        while catching is not None and not catching.backlog and await catching.more():
+            pass
         if catching is None or not catching.backlog:
             return
         self._work = Handling(self, catching.backlog[0], [catching.member], catching=catching)
@@ -267,7 +282,7 @@ class KeyQueue:
         keep: list[Delivery] = []
         for delivery in self.queue:
             if _is_event(delivery):
-                self.skip(delivery)
+                self.skip(delivery.sequence)
                 self.partition.swallow(delivery)
             else:
                 keep.append(delivery)
@@ -313,7 +328,7 @@ class KeyQueue:
             if type(event).__name__ in member.processor.folds:
                 self._tell(member, append, sequence, type(event), work.delivery.sequence)
         if change.parks is not None:
-            self.skip(work.delivery)
+            self.skip(work.delivery.sequence)
             if work.catching is not None:
                 # It waits again; whatever woke it is done with.
                 self._work = None

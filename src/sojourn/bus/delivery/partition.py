@@ -44,6 +44,7 @@ class Partition:
         self.suspect = suspect
         self.crashes = crashes
         self.catching: set[KeyQueue] = set()
+        self._left: dict[Address, int] = {}
         self._consumption: Consumption | None = None
         self._keys: dict[str, KeyQueue] = {}
         self._open: dict[int, str] = {}
@@ -155,7 +156,7 @@ class Partition:
         self._open[sequence] = delivery.token
         queue = self._keys.get(tokens[3]) or self._queue(tokens[3])
         if queue.swallows(delivery):
-            queue.skip(delivery)
+            queue.skip(sequence)
             self.swallow(delivery)
             return
         queue.queue.append(delivery)
@@ -272,6 +273,8 @@ class Partition:
 
     def _discard(self) -> None:
         dropped, self._keys = self._keys, {}
+        for queue in self.catching:
+            self._left[queue.at] = queue.skipped
         self.catching = set()
         for queue in dropped.values():
             queue.drop()
@@ -305,9 +308,21 @@ class Partition:
                     wait = min(wait * 2, 2.0)
                 else:
                     if not self._repeat:
+                        self._resume()
                         return
         finally:
             self._restarting = None
+
+    def _resume(self) -> None:
+        """Goes on with the customers that were catching up: nothing of theirs may be delivered again."""
+        left, self._left = self._left, {}
+        for at, skipped in left.items():
+            if at.token not in self._keys:
+                queue = self._keys[at.token] = KeyQueue(self, at)
+                queue.skip(skipped)
+                queue.busy = True
+                self.catching.add(queue)
+                self.group.runners.push(queue)
 
     async def _until_held(self) -> None:
         # Resetting the consumer of another owner would set it back; whether the session has lapsed is soon known, and
