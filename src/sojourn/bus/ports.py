@@ -186,13 +186,17 @@ class Consumers(Protocol):
         receive: Callable[[Delivery], None],
         broken: Callable[[str], None],
         budget: Budget | None = None,
+        left: Callable[[], float] | None = None,
     ) -> Consumption:
         """Opens the flow; nothing comes before `Consumption.restart`. ``receive`` is called from the event loop for
         each delivery and must not block. ``broken`` is called with a reason (reconnected, consumer gone, silence)
         whenever deliveries may have been missed; the caller then restarts.
 
         ``budget`` bounds the bytes of deliveries that are in memory or under way, for all flows that share it; one of
-        its own where there is none. A delivery counts until it is acked, and until a restart or the close."""
+        its own where there is none. A delivery counts until it is acked, and until a restart or the close.
+
+        ``left`` tells the seconds for which this process surely owns the consumer: what it has asked for ends by then,
+        so that a process which stops in the middle does not take its successor's deliveries."""
         ...
 
 

@@ -343,6 +343,7 @@ class FaultyTransport(MemoryTransport):
         receive: Callable[[Delivery], None],
         broken: Callable[[str], None],
         budget: Budget | None = None,
+        left: Callable[[], float] | None = None,
     ) -> Any:
         self.flows.append(_FaultyFlow(self, stream, name, receive, broken, budget))
         return self.flows[-1]

@@ -63,7 +63,12 @@ class Partition:
         self._acked = after
         group = self.group
         self._consumption = group.transport.consume(
-            self.stream, self.consumer, self.receive, self.restart, budget=group.budget
+            self.stream,
+            self.consumer,
+            self.receive,
+            self.restart,
+            budget=group.budget,
+            left=lambda: group.session.left,
         )
         self._discard()
         self._deaf = False

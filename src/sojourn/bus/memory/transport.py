@@ -147,6 +147,7 @@ class MemoryTransport:
         receive: Callable[[Delivery], None],
         broken: Callable[[str], None],
         budget: Budget | None = None,
+        left: Callable[[], float] | None = None,
     ) -> MemoryFlow:
         """Opens the flow of a consumer. See `sojourn.bus.ports.Consumers.consume`."""
         return MemoryFlow(

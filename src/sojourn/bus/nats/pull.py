@@ -33,6 +33,9 @@ MOST = 1024 * 1024
 messages; and the largest, unless one message is larger. In between, two requests' worth of messages as large as the
 last ones."""
 
+_BRIEFEST = 0.25
+"""Seconds that a request waits at least: with less time left nothing is asked for."""
+
 PATIENCE = 1.0
 """Seconds before a flow that the server refused for a reason unknown here counts as broken, and is begun anew."""
 
@@ -104,9 +107,11 @@ class NatsConsumers:
         receive: Callable[[Delivery], None],
         broken: Callable[[str], None],
         budget: Budget | None = None,
+        left: Callable[[], float] | None = None,
     ) -> Pull:
         """Opens the flow of a durable consumer. See `sojourn.bus.ports.Consumers.consume`."""
-        return Pull(self._connection, check_name(stream), check_name(name), receive, broken, budget or Budget())
+        flow = (check_name(stream), check_name(name), receive, broken, budget or Budget(), left)
+        return Pull(self._connection, *flow)
 
     async def _info(self, stream: str, name: str) -> dict[str, Any] | None:
         try:
@@ -140,8 +145,11 @@ class Pull:
         receive: Callable[[Delivery], None],
         broken: Callable[[str], None],
         budget: Budget,
+        left: Callable[[], float] | None = None,
     ) -> None:
         self._connection = connection
+        self._left = left
+        self._held_up = False
         self._stream = stream
         self._name = name
         self._receive = receive
@@ -244,6 +252,10 @@ class Pull:
         """Asks for more where less than a request is open. Where there is no room for it, the budget calls again."""
         self._give_back()
         while self._running and self._requested <= BATCH:
+            expires = EXPIRES if self._left is None else min(self._left(), EXPIRES)
+            if expires < _BRIEFEST:
+                self._wait_for_time()
+                return
             size = self._budget.take(self._share, self._least, max(self._most, self._least))
             if not size:
                 return
@@ -252,7 +264,18 @@ class Pull:
             self._requested += BATCH
             self._promised += size
             self._size = max(self._size, size)
-            self._connection.post(self._next, pull_request(BATCH, size), self._inbox)
+            self._connection.post(self._next, pull_request(BATCH, size, expires), self._inbox)
+
+    def _wait_for_time(self) -> None:
+        # A request must not outlive the right to ask. Whether that is renewed or lost is known soon.
+        if not self._held_up:
+            self._held_up = True
+            asyncio.get_running_loop().call_later(_BRIEFEST, self._go_on)
+
+    def _go_on(self) -> None:
+        self._held_up = False
+        self._heard = True
+        self._refill()
 
     async def _on_message(self, message: Msg) -> None:
         if not self._running:
@@ -352,13 +375,14 @@ class Pull:
         self._broken(reason)
 
 
-def pull_request(batch: int, size: int = 0) -> bytes:
+def pull_request(batch: int, size: int = 0, expires: float = EXPIRES) -> bytes:
     """The body of a pull request for so many messages, and so many bytes of them at most (0: any)."""
     return b'{"batch":%d,"max_bytes":%d,"expires":%d,"idle_heartbeat":%d}' % (
         batch,
         size,
-        int(EXPIRES * _NANO),
-        int(HEARTBEAT * _NANO),
+        int(expires * _NANO),
+        # The server wants less than half of the other.
+        int(min(HEARTBEAT, expires * 0.45) * _NANO),
     )
 
 
