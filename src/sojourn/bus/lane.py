@@ -50,10 +50,10 @@ class Sealed(NamedTuple):
 class Lane:
     """What is known of a lane. ``tail`` is its last message's sequence, ``closed`` the highest closed cause (0: none).
 
-    ``journal`` holds the journalled results of ``journal_cause``, until that is closed; ``attempts`` counts how often
-    ``attempt_cause`` was begun after a crash. ``parked`` is the sequence from which on the customer is held (None: it
-    is not), by the record at ``parked_at`` and after ``parked_attempts`` calls for its first cause; ``eager``: only
-    since too much was waiting in memory, so whoever runs it goes on at once.
+    ``journal`` holds the journalled results of ``journal_cause``, until that is closed. ``attempts`` counts how often
+    ``attempt_cause`` was begun after a crash, by ``attempt_session`` for the last time. ``parked`` is the sequence from
+    which on the customer is held (None: it is not), by the record at ``parked_at`` and after ``parked_attempts`` calls
+    for its first cause; ``eager``: only since too much was waiting in memory, so whoever runs it goes on at once.
     """
 
     tail: int = 0
@@ -64,6 +64,7 @@ class Lane:
     journal: dict[str, Any] = field(default_factory=dict)
     attempt_cause: int = 0
     attempts: int = 0
+    attempt_session: str = ""
     parked: int | None = None
     parked_at: int = 0
     parked_attempts: int = 0
@@ -99,6 +100,7 @@ class Lane:
                 self.parked = None
             case "attempt":
                 self.attempt_cause, self.attempts = int(document["cause"]), int(document["n"])
+                self.attempt_session = str(document.get("session", ""))
             case "once":
                 if self.journal_cause != document["cause"]:
                     self.journal_cause = document["cause"]
@@ -240,10 +242,11 @@ def once_change(writer: Writer, at: Address, lane: Lane, cause: int, name: str, 
     return _record(writer, at, Expectation(writer.namespace.lane_filter(at, writer.name), lane.tail), "once", document)
 
 
-def attempt_change(writer: Writer, at: Address, lane: Lane, cause: int) -> Append:
-    """The record that a cause which was in flight at a crash is begun once more."""
+def attempt_change(writer: Writer, at: Address, lane: Lane, cause: int, session: str) -> Append:
+    """The record that a cause which was in flight at a crash is begun once more, by the worker of that session."""
     expect = Expectation(writer.namespace.lane_filter(at, writer.name), lane.tail)
-    return _record(writer, at, expect, "attempt", {"kind": "attempt", "cause": cause, "n": lane.tried(cause) + 1})
+    document = {"kind": "attempt", "cause": cause, "n": lane.tried(cause) + 1, "session": session}
+    return _record(writer, at, expect, "attempt", document)
 
 
 def parked_change(

@@ -139,11 +139,11 @@ class Group:
         """Whether its consumers deliver actions of other writers, too."""
         return self.record is not None and self.record.actions
 
-    async def delivered(self, number: int) -> int:
-        """The last sequence that the partition's consumer has delivered, to whomever; 0 where there is none."""
+    async def position(self, number: int) -> tuple[int, int]:
+        """Up to which sequence all of a partition is closed, and the last that was delivered, to whomever."""
         stream = self.namespace.stream(number)
         lag = await self.transport.consumer_lag(stream, f"{self.name}-{number}")
-        return lag.delivered if lag is not None else 0
+        return (lag.ack_floor, lag.delivered) if lag is not None else (0, 0)
 
     def cleared(self, number: int, sequence: int) -> bool:
         """Whether a partition that runs here has closed everything up to the sequence."""

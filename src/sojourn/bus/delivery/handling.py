@@ -15,7 +15,7 @@ from sojourn.bus.crashpoints import AFTER_ATTEMPT, BEFORE_ATTEMPT, reach
 from sojourn.bus.delivery.calling import call_handler
 from sojourn.bus.delivery.failure import dead_facts, hosts_of, is_transient, pause, retry_after
 from sojourn.bus.delivery.member import Member
-from sojourn.bus.delivery.probation import ATTEMPTS, CRASHES
+from sojourn.bus.delivery.probation import ATTEMPTS
 from sojourn.bus.delivery.turn import LaneInterrupted
 from sojourn.bus.envelope import MAX_HOPS, Cause, cause_of
 from sojourn.bus.errors import DecodeError, HandlerError, PermanentError, SchemaError, SojournError
@@ -201,10 +201,13 @@ class Handling:
         seconds = breakers.may_call(handler, queue.at.token, monotonic())
         if seconds:
             raise TryLater(seconds)
-        probation = partition.crashes >= CRASHES and recorded.sequence <= partition.suspect
-        if probation:
+        probation = partition.on_probation(recorded.sequence)
+        if probation or partition.crashes:
             try:
-                await self._begin_on_probation(member, recorded)
+                if probation:
+                    await self._begin_on_probation(member, recorded)
+                elif partition.hold(queue, recorded.sequence):
+                    raise NotYet
             except BaseException:
                 breakers.gave_up(handler, queue.at.token, monotonic())
                 raise
@@ -234,7 +237,8 @@ class Handling:
         queue, lane = self._queue, member.lane
         group = queue.partition.group
         tried = lane.tried(recorded.sequence)
-        if tried >= ATTEMPTS:
+        session = group.session.token
+        if tried >= ATTEMPTS and lane.attempt_session != session:
             self._attempt = queue.partition.crashes
             raise PermanentError(
                 f"its worker died {queue.partition.crashes} times in a row while it was being handled: not run again"
@@ -242,7 +246,10 @@ class Handling:
         if not group.probation.enter(tried > 0, queue.again):
             raise NotYet
         try:
-            append = attempt_change(member.writer, queue.at, lane, recorded.sequence)
+            # Begun before by this very process, it has not killed it.
+            if tried and lane.attempt_session == session:
+                return
+            append = attempt_change(member.writer, queue.at, lane, recorded.sequence, session)
             reach(BEFORE_ATTEMPT)
             [lane.tail] = await group.committer.store(queue.at.stream, [append])
             reach(AFTER_ATTEMPT)
@@ -251,7 +258,7 @@ class Handling:
             if isinstance(error, SojournError):
                 raise LaneInterrupted from error
             raise
-        lane.attempt_cause, lane.attempts = recorded.sequence, tried + 1
+        lane.attempt_cause, lane.attempts, lane.attempt_session = recorded.sequence, tried + 1, session
 
     async def _equip(self, output: Output) -> None:
         try:

@@ -40,8 +40,8 @@ _RELOAD = 30.0
 class Claim(NamedTuple):
     """Who runs a partition of a group. ``token`` is the session's, None where the partition was given back.
 
-    ``crashes`` counts the owners in a row that died with deliveries in flight; ``suspect`` is the last sequence that
-    was delivered by then: one of those up to it may have been the reason.
+    ``crashes`` counts the owners in a row that died before everything up to the sequence ``suspect`` was closed, the
+    last one that was delivered when the first of them died: one of those may have been the reason.
     """
 
     worker: str | None
@@ -296,9 +296,13 @@ class Ownership:
         before = self.claims.get(place) or Claim(None, None, 0, 0, 0)
         crashes, suspect = before.crashes, before.suspect
         if before.token is not None:
-            # Its owner died. What was delivered by then may have been the reason.
-            suspect = max(suspect, await group.delivered(place.partition))
-            crashes += 1
+            # Its owner died. What was in flight may have been the reason: that of the first of several deaths, since
+            # whatever kills its workers was there each time.
+            floor, delivered = await group.position(place.partition)
+            if crashes and floor < suspect:
+                crashes += 1
+            else:
+                crashes, suspect = 1, delivered
         claim = await self._write(place, Claim(self.session.worker, self.session.token, crashes, suspect, 0), before)
         reach(AFTER_CLAIM)
         if claim is not None and place in self._mine:

@@ -16,6 +16,7 @@ from pydantic_core import from_json
 
 from sojourn.bus.crashpoints import BEFORE_ACK, reach
 from sojourn.bus.delivery.keyqueue import KeyQueue
+from sojourn.bus.delivery.probation import CRASHES
 from sojourn.bus.envelope import decode
 from sojourn.bus.errors import DecodeError, UnknownTypeError
 from sojourn.bus.ports import Consumption, Delivery
@@ -45,6 +46,7 @@ class Partition:
         self.crashes = crashes
         self.catching: set[KeyQueue] = set()
         self._left: dict[Address, int] = {}
+        self._held: list[KeyQueue] = []
         self._consumption: Consumption | None = None
         self._keys: dict[str, KeyQueue] = {}
         self._open: dict[int, str] = {}
@@ -209,6 +211,27 @@ class Partition:
             raise DecodeError(f"the document belongs to customer {envelope.key!r}, its subject to {key!r}")
         return Recorded(envelope, delivery.sequence, writer, due, redriven)
 
+    def on_probation(self, sequence: int) -> bool:
+        """Whether an event may be what its last owners died of."""
+        return self.crashes >= CRASHES and sequence <= self.suspect
+
+    def hold(self, queue: KeyQueue, sequence: int) -> bool:
+        """Whether an event has to wait until all suspects are closed: were it the one that kills, they would gather
+        attempts for it. The key is then called again."""
+        if self.crashes < CRASHES or sequence <= self.suspect:
+            return False
+        if self.floor >= self.suspect:
+            self._acquit()
+            return False
+        self._held.append(queue)
+        return True
+
+    def _acquit(self) -> None:
+        self.crashes = 0
+        held, self._held = self._held, []
+        for queue in held:
+            queue.again()
+
     def close(self, delivery: Delivery, queue: KeyQueue) -> None:
         """A delivery is done with: acks it, and lets its key go on."""
         reach(BEFORE_ACK)
@@ -238,6 +261,8 @@ class Partition:
         token = self._open.pop(delivery.sequence, None)
         if token is not None and self._consumption is not None:
             self._consumption.ack(token)
+        if self._held and self.floor >= self.suspect:
+            self._acquit()
 
     def forget(self, token: str) -> None:
         """Drops what is in memory of a customer that was erased; one that is being handled, as soon as it is not."""
@@ -281,6 +306,7 @@ class Partition:
         for queue in self.catching:
             self._left[queue.at] = queue.skipped
         self.catching = set()
+        self._held = []
         for queue in dropped.values():
             queue.drop()
         self._open = {}

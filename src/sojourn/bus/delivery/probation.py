@@ -2,8 +2,8 @@
 
 After one crash everything that was in flight simply runs again. Where the next owner dies too before all of that is
 closed, one of those events may be the reason. From then on each of them runs only after an ``attempt`` record, which
-survives the process, and few of them at a time; whoever has a record already runs alone. So the guilty one gathers
-records and the others do not, and is dead-lettered unexecuted in the end.
+survives the process, and few of them at a time; whoever has a record already runs alone, and what came later waits. So
+the guilty one gathers records and the others do not, and is dead-lettered unexecuted in the end.
 """
 
 from __future__ import annotations

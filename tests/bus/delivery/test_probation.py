@@ -1,0 +1,128 @@
+"""What kills its worker, over and over, is found and given up; whoever is beside it is handled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from sojourn.bus.client import Bus
+from sojourn.bus.delivery.probation import TOGETHER, Probation
+from sojourn.bus.delivery.worker import Worker
+from sojourn.bus.memory import MemoryTransport
+from sojourn.bus.processor import Output, Turn
+from sojourn.bus.timers import VirtualTimers
+from tests.bus.delivery.processors import (
+    CartAbandoned,
+    Resident,
+    Scripted,
+    actions,
+    dead,
+    memory_bus,
+    offer,
+    turbo,
+    until,
+)
+from tests.bus.delivery.test_ownership import vanish
+
+
+def test_suspects_run_a_few_at_a_time_and_alone_once_they_have_a_record() -> None:
+    told: list[str] = []
+    probation = Probation()
+    for _ in range(TOGETHER):
+        assert probation.enter(False, lambda: told.append("more"))
+    assert not probation.enter(False, lambda: told.append("many"))
+    assert not probation.enter(True, lambda: told.append("alone"))
+    probation.leave()
+    assert told == ["alone", "many"], "those that run alone are called first"
+    for _ in range(TOGETHER - 1):
+        probation.leave()
+    assert probation.enter(True, lambda: None)
+    assert not probation.enter(False, lambda: told.append("after"))
+    assert not probation.enter(True, lambda: told.append("after"))
+    probation.leave()
+    assert told[2:] == ["after", "after"]
+    assert probation.enter(False, lambda: None)
+
+
+def test_an_event_that_kills_its_worker_is_dead_lettered_unexecuted_and_its_neighbours_are_not() -> None:
+    runs: Counter[int] = Counter()
+    killed = asyncio.Event()
+
+    async def handle(resident: Resident, turn: Turn) -> Output:
+        event = turn.recorded.envelope.event
+        assert isinstance(event, CartAbandoned)
+        runs[event.n] += 1
+        if event.n == 7:
+            killed.set()
+            await asyncio.Event().wait()
+        await asyncio.sleep(0.05)
+        return offer(resident, turn)
+
+    async def main() -> None:
+        async with memory_bus(MemoryTransport(VirtualTimers())) as bus:
+            async with Worker(bus, [Scripted(handle)]):
+                pass  # its groups begin here
+            for n in range(40):
+                await bus.publish(CartAbandoned(customer_id=f"c{n}", n=n))
+            deaths = 0
+            while True:
+                worker = Worker(bus, [Scripted(handle)])
+                await worker.__aenter__()
+                if not await dies(worker, bus):
+                    break
+                deaths += 1
+                await bus.publish(CartAbandoned(customer_id=f"d{deaths}", n=100 + deaths))
+            await worker.__aexit__(None, None, None)
+            assert runs[7] == deaths == 5
+            [letter] = await dead(bus)
+            assert letter["attempts"] == 5 and "not run again" in letter["reason"]
+            done = [d["data"]["n"] for d in await actions(bus)]
+            assert sorted(done) == sorted({*range(40), *range(101, 106)} - {7})
+
+    async def dies(worker: Worker, bus: Bus) -> bool:
+        """Whether its handler killed it, before all was done."""
+        killed.clear()
+
+        async def all_done() -> bool:
+            return killed.is_set() or (bool(await dead(bus)) and worker.groups[0].idle)
+
+        await until(all_done)
+        if not killed.is_set():
+            return False
+        await asyncio.sleep(0)
+        assert worker._ownership is not None
+        await vanish(worker)
+        bucket = await bus.transport.bucket("TEST_leases")
+        await bucket.delete(f"member.{worker._ownership.session.token}")
+        await worker.__aexit__(None, None, None)
+        return True
+
+    turbo(main())
+
+
+def test_one_crash_costs_nobody_a_record() -> None:
+    async def main() -> None:
+        async with memory_bus(MemoryTransport(VirtualTimers())) as bus:
+            gate = asyncio.Event()
+
+            async def handle(resident: Resident, turn: Turn) -> Output:
+                await gate.wait()
+                return offer(resident, turn)
+
+            worker = Worker(bus, [Scripted(handle)])
+            await worker.__aenter__()
+            for n in range(20):
+                await bus.publish(CartAbandoned(customer_id=f"c{n}", n=n))
+            await until(lambda: len(worker.runners.calls) == 20)
+            assert worker._ownership is not None
+            await vanish(worker)
+            await (await bus.transport.bucket("TEST_leases")).delete(f"member.{worker._ownership.session.token}")
+            await worker.__aexit__(None, None, None)
+            gate.set()
+            async with Worker(bus, [Scripted(handle)]) as second:
+                await until(lambda: second.groups[0].counters.closed == 20)
+            for stream in bus.namespace.streams:
+                assert await bus.transport.read(stream, "test.lane.*.*.act.win.attempt") == []
+            assert len(await actions(bus)) == 20
+
+    turbo(main())
