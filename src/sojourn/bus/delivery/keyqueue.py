@@ -17,13 +17,12 @@ from sojourn.bus.delivery.handling import Handling, NotYet, Step, TryLater
 from sojourn.bus.delivery.member import Member
 from sojourn.bus.delivery.runners import Call
 from sojourn.bus.delivery.turn import LaneInterrupted
-from sojourn.bus.envelope import decode, format_time
+from sojourn.bus.delivery.waking import is_event, woken
+from sojourn.bus.envelope import format_time
 from sojourn.bus.errors import ConcurrencyError, PermanentError, SojournError, TimedOutError, UnavailableError
-from sojourn.bus.event import Event
-from sojourn.bus.lane import WAKE_UP, parked_change, unparked_change, wake_generation
+from sojourn.bus.lane import parked_change, unparked_change
 from sojourn.bus.personal.key import handling
-from sojourn.bus.ports import Append, Delivery
-from sojourn.bus.processor import Recorded
+from sojourn.bus.ports import Delivery
 from sojourn.bus.subjects import Address
 from sojourn.bus.verdicts import verdict_of
 
@@ -92,7 +91,7 @@ class KeyQueue:
         members = self._members
         if members is None or self._ending:
             return False
-        return all(member.lane.parked is not None for member in members) and _is_event(delivery)
+        return all(member.lane.parked is not None for member in members) and is_event(delivery)
 
     def skip(self, sequence: int) -> None:
         """Notes that what was delivered up to a sequence is left to be read from the log."""
@@ -192,15 +191,15 @@ class KeyQueue:
             self.partition.rest(self)
             return False
         head = self.queue[0]
-        if (woken := self._woken(members, head)) is not None:
-            if verdict_of(head.payload) == "drop" and woken.lane.closed < (woken.lane.parked or 0):
-                await self._give_up(members, woken)
+        if (waking := woken(members, head)) is not None:
+            if verdict_of(head.payload) == "drop" and waking.lane.closed < (waking.lane.parked or 0):
+                await self._give_up(members, waking)
             else:
-                await self._catch_up(members, woken)
+                await self._catch_up(members, waking)
                 if self.catching is not None:
                     self.catching.afresh = verdict_of(head.payload) is not None
             return self._work is not None or await self._begin(members)
-        if not _is_event(head):
+        if not is_event(head):
             self._finish_head(head)  # a wake-up that came too late
             return False
         if self._crowded():
@@ -214,23 +213,6 @@ class KeyQueue:
         behind; not where it was removed since."""
         if await self.partition.group.transport.get(self.at.stream, sequence) is not None:
             raise UnavailableError(f"{self.at.stream} does not show sequence {sequence} yet")
-
-    def _woken(self, members: Sequence[Member], head: Delivery) -> Member | None:
-        """Whom the head of the queue wakes."""
-        tokens = head.subject.split(".")
-        if len(tokens) < 8:
-            return None
-        for member in members:
-            lane = member.lane
-            if lane.parked is None or tokens[6] != member.writer.name:
-                continue
-            timer = lane.timers.get(WAKE_UP)
-            if tokens[5] == "due" and tokens[-1] == WAKE_UP:
-                if timer is not None and timer.generation == wake_generation(head.payload):
-                    return member
-            elif tokens[5] == "redrive" and tokens[-1] == str(lane.parked_at) and verdict_of(head.payload) is not None:
-                return member
-        return None
 
     async def _catch_up(self, members: list[Member], member: Member) -> None:
         catching = await CatchUp.begin(self.customer, member)
@@ -281,7 +263,7 @@ class KeyQueue:
         self.partition.catching.add(self)
         keep: list[Delivery] = []
         for delivery in self.queue:
-            if _is_event(delivery):
+            if is_event(delivery):
                 self.skip(delivery.sequence)
                 self.partition.swallow(delivery)
             else:
@@ -326,7 +308,7 @@ class KeyQueue:
         group.counters.dead += output is None and change.parks is None
         for event, append, sequence in zip(output.events if output else (), change.appends, sequences, strict=False):
             if type(event).__name__ in member.processor.folds:
-                self._tell(member, append, sequence, type(event), work.delivery.sequence)
+                member.told(append.payload, sequence, type(event), self.customer.reader, work.delivery.sequence)
         if change.parks is not None:
             self.skip(work.delivery.sequence)
             if work.catching is not None:
@@ -343,21 +325,6 @@ class KeyQueue:
         self._ending = False
         self.partition.catching.discard(self)
         self.partition.group.progressed()
-
-    def _tell(self, member: Member, append: Append, sequence: int, cls: type[Event], cause: int) -> None:
-        # Called by the transport: nobody is being handled there as far as the logs know.
-        before = handling.set(self.customer.key)
-        try:
-            # Decoded again, so that the state is the same as the one folded from the log.
-            recorded = Recorded(decode(append.payload, cls, self.customer.reader), sequence, member.writer.name)
-            member.resident.acted(recorded, cause)
-        except Exception:
-            # It is stored and stands; the state goes on without it, now as after a reload.
-            log.exception(
-                "an action cannot be folded", agent=member.writer.name, customer=self.at.key, type=cls.__name__
-            )
-        finally:
-            handling.reset(before)
 
     def _refused(self, step: Step, error: Exception) -> None:
         work = self._work
@@ -427,14 +394,6 @@ class KeyQueue:
         if self._stale:
             self._reopen()
         self.partition.close(delivery, self)
-
-
-def _is_event(delivery: Delivery) -> bool:
-    """Whether it is an event, and neither a wake-up nor a verdict on a parked customer."""
-    tokens = delivery.subject.split(".", 7)
-    if tokens[5] == "due":
-        return tokens[-1] != WAKE_UP
-    return tokens[5] != "redrive" or verdict_of(delivery.payload) is None
 
 
 _LAPSED = "this worker's session has run out"

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import structlog
 
 from sojourn.bus.envelope import decode
+from sojourn.bus.event import Event
 from sojourn.bus.lane import Lane, Writer
-from sojourn.bus.personal.key import UnknownKeyError
+from sojourn.bus.personal.key import UnknownKeyError, handling
 from sojourn.bus.ports import Stored
 from sojourn.bus.processor import Processor, Recorded, Resident
 from sojourn.bus.reading import Reader, UnknownVersionError
@@ -65,6 +66,19 @@ class Member:
             raise
         except Exception as error:  # noqa: BLE001 - folds are user code
             log.debug("left out of the state", sequence=message.sequence, error=type(error).__name__)
+
+    def told(self, payload: bytes, sequence: int, cls: type[Event], reader: Reader, cause: int) -> None:
+        """Takes an action that was just stored into the state."""
+        # Called by the transport: nobody is being handled there as far as the logs know.
+        before = handling.set(reader.key)
+        try:
+            # Decoded again, so that the state is the same as the one folded from the log.
+            self.resident.acted(Recorded(decode(payload, cls, reader), sequence, self.writer.name), cause)
+        except Exception:
+            # It is stored and stands; the state goes on without it, now as after a reload.
+            log.exception("an action cannot be folded", agent=self.writer.name, sequence=sequence, type=cls.__name__)
+        finally:
+            handling.reset(before)
 
     def _extend(self, message: Stored) -> None:
         lane = self.lane

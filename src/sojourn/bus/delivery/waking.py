@@ -1,0 +1,36 @@
+"""What wakes a parked customer, told from its events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sojourn.bus.delivery.member import Member
+from sojourn.bus.lane import WAKE_UP, wake_generation
+from sojourn.bus.ports import Delivery
+from sojourn.bus.verdicts import verdict_of
+
+
+def is_event(delivery: Delivery) -> bool:
+    """Whether it is an event, and neither a wake-up nor a verdict on a parked customer."""
+    tokens = delivery.subject.split(".", 7)
+    if tokens[5] == "due":
+        return tokens[-1] != WAKE_UP
+    return tokens[5] != "redrive" or verdict_of(delivery.payload) is None
+
+
+def woken(members: Iterable[Member], delivery: Delivery) -> Member | None:
+    """Whom it wakes: a processor that has the customer parked, by this very timer, or by the record that it is a
+    verdict on."""
+    tokens = delivery.subject.split(".")
+    if len(tokens) < 8 or is_event(delivery):
+        return None
+    for member in members:
+        lane = member.lane
+        if lane.parked is None or tokens[6] != member.writer.name:
+            continue
+        if tokens[5] == "redrive":
+            if tokens[-1] == str(lane.parked_at):
+                return member
+        elif (timer := lane.timers.get(WAKE_UP)) is not None and timer.generation == wake_generation(delivery.payload):
+            return member
+    return None
