@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import datetime
 from itertools import count
 
@@ -99,18 +99,24 @@ async def test_wrong_credentials_are_said_in_one_line(private_server: StartServe
     ],
 )
 async def test_a_server_that_does_not_fit_is_refused(info: dict[str, object], complaint: str) -> None:
+    left = asyncio.Event()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         document = json.dumps({"server_id": "x", "max_payload": 1_048_576, "proto": 1, **info})
         writer.write(f"INFO {document}\r\n".encode())
-        while line := await reader.readline():
-            if line.startswith(b"PING"):
-                writer.write(b"PONG\r\n")
+        with suppress(ConnectionResetError):
+            while line := await reader.readline():
+                if line.startswith(b"PING"):
+                    writer.write(b"PONG\r\n")
         writer.close()
+        left.set()
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     with pytest.raises(ConfigurationError, match=complaint):
         await connect_nats(f"nats://127.0.0.1:{port}", timers=JetStreamTimers())
+    async with asyncio.timeout(5):
+        await left.wait()
     listener.close()
     await listener.wait_closed()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import itertools
 import json
 import random
@@ -138,9 +137,6 @@ async def open_shop(server: NatsServer, seed: int) -> AsyncIterator[Shop]:
                     proxy.reset()
     finally:
         await watcher.close()
-        # nats-py leaves the sockets of failed attempts to reconnect to the collector, which would find them in other
-        # tests (2.16).
-        gc.collect()
 
 
 async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:

@@ -12,8 +12,6 @@ from tests.faults.proxy import CLEAR, DROP, STALL, Fault, Proxy
 from tests.faults.shop import lose_answers, open_shop, until
 from tests.nats_server import NatsServer
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceWarning")  # see the end of `open_shop`
-
 NOTICED = 30.0
 """Seconds within which a dead peer is noticed. The measurement may be late by what the machine does meanwhile."""
 LATE = 3.0

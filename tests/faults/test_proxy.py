@@ -45,7 +45,8 @@ async def echoing() -> AsyncIterator[Echo]:
         yield echo
     finally:
         server.close()
-        server.close_clients() if hasattr(server, "close_clients") else None
+        # From Python 3.13 on; without it, clients that have ended are all that there are.
+        getattr(server, "close_clients", lambda: None)()
 
 
 class Caller:

@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
@@ -23,6 +22,7 @@ from sojourn.bus.errors import (
     TimedOutError,
     UnavailableError,
 )
+from sojourn.bus.nats.client import NatsClient
 from sojourn.bus.nats.faults import RefusedError, answer
 
 Reply = Callable[[Msg | SojournError], None]
@@ -51,7 +51,7 @@ class Connection:
     ``timeout`` seconds, `UnavailableError` at once when the connection breaks, `ClosedError` when it is closed.
     """
 
-    def __init__(self, client: Client, *, timeout: float) -> None:
+    def __init__(self, client: NatsClient, *, timeout: float) -> None:
         self.client = client
         self.timeout = timeout
         self.watchers: dict[object, Callable[[str], None]] = {}
@@ -86,8 +86,10 @@ class Connection:
         if self._writer is not None:
             self._writer.cancel()
             await asyncio.gather(self._writer, return_exceptions=True)
-        with suppress(OSError):  # the connection may break in the very moment; then nobody is left to say goodbye to
-            await self.client.close()
+        # What was posted has arrived or never will. Whatever else is kept there would be written to a peer that may be
+        # dead (for ever), or to a socket that is closed: an OSError, with uvloop a RuntimeError.
+        self.client.abort()
+        await self.client.close()
         self._tell("closed")
 
     @property
