@@ -67,12 +67,14 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
 
 
 @contextmanager
-def handling(stop: Callable[[int], None]) -> Iterator[None]:
-    """While open, the first SIGINT or SIGTERM calls ``stop`` with its number, and a second one ends the process."""
+def handling(stop: Callable[[int], None], *, last: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """While open, the first SIGINT or SIGTERM calls ``stop`` with its number, and a second one ends the process, right
+    after ``last``."""
     seen: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if seen:
+            last()
             leave(128 + number)
         seen.append(number)
         stop(number)
