@@ -65,6 +65,13 @@ class ReadingContract:
         await arena.send(*(arena.event("k", payload=large) for _ in range(40)))
         assert [len(stored.payload) for stored in await arena.read("log.1.k.>")] == [len(large)] * 40
 
+    async def test_read_ends_with_the_message_that_reaches_its_size(self, arena: Arena) -> None:
+        await arena.send(*(arena.event(f"k{n % 2}", payload=bytes(100_000)) for n in range(20)))
+        for size, count in ((1, 1), (100_000, 1), (100_001, 2), (250_000, 3), (10_000_000, 10)):
+            assert ascending(await arena.read("log.1.k1.>", size=size)) == list(range(2, 2 * count + 1, 2))
+        assert ascending(await arena.read("log.1.k1.>", start=15, limit=2, size=10_000_000)) == [16, 18]
+        assert ascending(await arena.read("log.1.k1.>", start=15, limit=5, size=150_000)) == [16, 18]
+
     async def test_a_missing_stream_is_named(self, arena: Arena) -> None:
         transport = arena.transport
         for asked in (

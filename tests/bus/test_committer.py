@@ -137,7 +137,7 @@ class ScriptedLog:
     async def get(self, stream: str, sequence: int) -> Stored | None:
         raise NotImplementedError
 
-    async def read(self, stream: str, filter: str, start: int = 1, limit: int = 0) -> list[Stored]:
+    async def read(self, stream: str, filter: str, start: int = 1, limit: int = 0, size: int = 0) -> list[Stored]:
         raise NotImplementedError
 
     def follow(self, *args: Any, **kwargs: Any) -> Any:

@@ -126,8 +126,9 @@ class Log(Protocol):
         """The message with that sequence; None where there is none (any more)."""
         ...
 
-    async def read(self, stream: str, filter: str, start: int = 1, limit: int = 0) -> list[Stored]:
-        """Messages matching ``filter`` from ``start`` on, ascending; all there are where ``limit`` is 0."""
+    async def read(self, stream: str, filter: str, start: int = 1, limit: int = 0, size: int = 0) -> list[Stored]:
+        """Messages matching ``filter`` from ``start`` on, ascending: at most ``limit``, and none after the one with
+        which their payloads reach ``size`` bytes together; all there are where both are 0."""
         ...
 
     async def ahead(self, stream: str, filter: str, start: int = 1) -> Ahead:

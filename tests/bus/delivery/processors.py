@@ -329,12 +329,12 @@ class FaultyTransport(MemoryTransport):
         self._enqueue(work())
         return await answer
 
-    async def read(self, stream: str, filter: str, start: int = 1, limit: int = 0) -> list[Stored]:
+    async def read(self, stream: str, filter: str, start: int = 1, limit: int = 0, size: int = 0) -> list[Stored]:
         if self.faults.strikes("unread"):
             raise UnavailableError("no answer today")
         for _ in range(self.faults.turns()):
             await asyncio.sleep(0)
-        return await super().read(stream, filter, start, limit)
+        return await super().read(stream, filter, start, limit, size)
 
     def consume(
         self,

@@ -90,6 +90,10 @@ class Budget:
         self._change(share, -min(size, share.taken))
         self._tell()
 
+    def charge(self, share: Share, size: int) -> None:
+        """Counts bytes that are in memory already, whether or not there was room for them."""
+        self._change(share, size)
+
     def _divide(self) -> None:
         self._own = self.limit // 2 // max(len(self._shares), 1)
         # What flows owe depends on how large their own parts are.

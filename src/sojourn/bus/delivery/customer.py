@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from sojourn.bus.delivery.member import Member
+from sojourn.bus.delivery.pages import Page, Pages
 from sojourn.bus.errors import UnavailableError
 from sojourn.bus.event import Event, holds_personal
 from sojourn.bus.lane import Lane
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from sojourn.bus.delivery.group import Group
 
 R = TypeVar("R")
-
-PAGE = 128
-"""Messages of a customer's history that are in memory at a time."""
 
 
 class Customer:
@@ -64,11 +62,15 @@ class Customer:
         await self._replay([fresh], upto)
         return fresh
 
-    async def history(self, start: int = 1) -> list[Stored]:
-        """What is stored of the customer from a sequence on: a page of it. Less than a page is all there is."""
+    async def history(self, pages: Pages, start: int = 1) -> Page:
+        """What is stored of the customer from a sequence on: a page of it. Whoever asked gives back its size."""
         group, at = self._group, self._at
-        async with group.reading:
-            return await group.transport.read(at.stream, group.namespace.key_filter(at), start, PAGE)
+
+        async def read(limit: int, size: int) -> list[Stored]:
+            async with group.reading:
+                return await group.transport.read(at.stream, group.namespace.key_filter(at), start, limit, size)
+
+        return await pages.read(read)
 
     def _member(self, processor: Processor, upto: int) -> Member:
         return Member(processor, self._group.writers[processor.writer], Lane(), processor.open(self._at.key), upto - 1)
@@ -77,17 +79,22 @@ class Customer:
         """Shows them the log, page by page: a history may be larger than what fits into memory. Returns the last
         sequence."""
         last = 0
-        page = await self.history()
-        while page:
-            handling.set(self.reader.key)
-            for message in page:
-                for member in members:
-                    try:
-                        member.replay(message, upto, self.reader)
-                    except (UnknownKeyError, UnknownVersionError):
-                        await self.read(partial(member.replay, message, upto))
-            last = page[-1].sequence
-            page = await self.history(last + 1) if len(page) == PAGE else []
+        pages = self._group.replaying
+        more = True
+        while more:
+            page = await self.history(pages, last + 1)
+            try:
+                handling.set(self.reader.key)
+                for message in page.messages:
+                    for member in members:
+                        try:
+                            member.replay(message, upto, self.reader)
+                        except (UnknownKeyError, UnknownVersionError):
+                            await self.read(partial(member.replay, message, upto))
+                    last = message.sequence
+            finally:
+                pages.give(page.size)
+            more = page.more
         return last
 
     async def read(self, read: Callable[[Reader], R]) -> R:

@@ -14,6 +14,8 @@ from sojourn.bus.catalog import Catalog
 from sojourn.bus.clock import Clock
 from sojourn.bus.committer import Committer
 from sojourn.bus.delivery.budget import Budget
+from sojourn.bus.delivery.keyqueue import KeyQueue
+from sojourn.bus.delivery.pages import Pages
 from sojourn.bus.delivery.partition import Partition
 from sojourn.bus.delivery.probation import Probation
 from sojourn.bus.delivery.runners import Runners
@@ -106,6 +108,9 @@ class Group:
         self.uncommitted = 0
         self._progress = progress
         self._waiting: set[str] = set()
+        self.replaying = Pages(budget)
+        self.catching = Pages(budget)
+        """What is read of histories: to be folded at once, and to be handled, which takes its time."""
         self._complained = -_COMPLAINT
         self._wanted = self.types.keys()
 

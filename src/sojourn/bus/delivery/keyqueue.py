@@ -101,6 +101,8 @@ class KeyQueue:
         """Its memory does not count any more: ends a handler that is running, since its cause will come again."""
         if self.calling is not None:
             self.calling.task.cancel()
+        if self.catching is not None:
+            self.catching.close()
 
     def forget(self) -> None:
         """Its customer was erased: what is in memory goes once the handler that is running has ended.
@@ -215,7 +217,7 @@ class KeyQueue:
             raise UnavailableError(f"{self.at.stream} does not show sequence {sequence} yet")
 
     async def _catch_up(self, members: list[Member], member: Member) -> None:
-        catching = await CatchUp.begin(self.customer, member)
+        catching = await CatchUp.begin(self.partition.group.catching, self.customer, member)
         if self.partition.discarded(self):
             return
         members[members.index(member)] = catching.member
@@ -321,6 +323,8 @@ class KeyQueue:
         group.runners.push(self)
 
     def _caught_up(self) -> None:
+        if self.catching is not None:
+            self.catching.close()
         self.catching = None
         self._ending = False
         self.partition.catching.discard(self)

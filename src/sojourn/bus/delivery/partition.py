@@ -106,6 +106,7 @@ class Partition:
             return
         self._keys.pop(queue.at.token, None)
         self.catching.discard(queue)
+        queue.drop()
         for delivery in queue.queue:
             self._open.pop(delivery.sequence, None)
 

@@ -92,9 +92,18 @@ class MemoryTransport:
         """The message with that sequence, or None."""
         return self._stream(stream).get(sequence)
 
-    async def read(self, stream: str, filter: str, start: int = 1, limit: int = 0) -> list[Stored]:
-        """Messages matching ``filter`` from ``start`` on, ascending."""
-        return list(islice(self._stream(stream).select(filter, start), limit or None))
+    async def read(self, stream: str, filter: str, start: int = 1, limit: int = 0, size: int = 0) -> list[Stored]:
+        """Messages matching ``filter`` from ``start`` on, ascending. See `sojourn.bus.ports.Log.read`."""
+        found = islice(self._stream(stream).select(filter, start), limit or None)
+        if not size:
+            return list(found)
+        messages = []
+        for message in found:
+            messages.append(message)
+            size -= len(message.payload)
+            if size <= 0:
+                break
+        return messages
 
     async def ahead(self, stream: str, filter: str, start: int = 1) -> Ahead:
         """How many messages match ``filter`` from ``start`` on, and the first."""

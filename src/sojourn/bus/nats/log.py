@@ -164,18 +164,22 @@ class NatsLog:
             found["subject"], found["seq"], base64.b64decode(found.get("data", "")), nanoseconds(found["time"])
         )
 
-    async def read(self, stream: str, filter: str, start: int = 1, limit: int = 0) -> list[Stored]:
+    async def read(self, stream: str, filter: str, start: int = 1, limit: int = 0, size: int = 0) -> list[Stored]:
         """Messages matching ``filter`` from ``start`` on, page by page. See `sojourn.bus.ports.Log.read`.
 
         On a replicated stream any replica may answer; `last` and `get` ask the leader."""
         found: list[Stored] = []
         start = max(start, 1)
+        left = size
         while True:
             page = min(_PAGE, limit - len(found)) if limit else _PAGE
-            messages, pending = await self._page(stream, filter, start, page)
+            messages, pending = await self._page(stream, filter, start, page, left)
             found += messages
+            if size:
+                # The server ends with the message that reaches the size, too, but counts subjects and headers.
+                left -= sum(len(message.payload) for message in messages)
             # A page may end early (the server also bounds its bytes): only what is pending tells the end.
-            if pending == 0 or not messages or (limit and len(found) >= limit):
+            if pending == 0 or not messages or (limit and len(found) >= limit) or (size and left <= 0):
                 return found
             start = messages[-1].sequence + 1
 
@@ -184,7 +188,7 @@ class NatsLog:
         messages, pending = await self._page(stream, filter, max(start, 1), 1)
         return Ahead(len(messages) + pending, messages[0] if messages else None)
 
-    async def _page(self, stream: str, filter: str, start: int, size: int) -> tuple[list[Stored], int]:
+    async def _page(self, stream: str, filter: str, start: int, limit: int, size: int = 0) -> tuple[list[Stored], int]:
         connection = self._connection
         connection.check_open()
         messages: list[Stored] = []
@@ -206,7 +210,9 @@ class NatsLog:
 
         subject = f"$JS.API.DIRECT.GET.{check_name(stream)}"
         inbox = connection.expect(reply, (subject,), many=True)
-        query = {"seq": start, "batch": size, "next_by_subj": filter}
+        query = {"seq": start, "batch": limit, "next_by_subj": filter}
+        if size:
+            query["max_bytes"] = size
         connection.post(subject, json.dumps(query).encode(), inbox)
         try:
             end = (await future).headers or {}
