@@ -8,6 +8,7 @@ import random
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import pytest
@@ -54,7 +55,8 @@ class ShopEvent(Event, abstract=True):
 
 class FaultyTransport(MemoryTransport):
     """The twin with bad days: ``faults`` decides for each call what happens to it (None: nothing), "lost" being an
-    append that is stored while its answer is not heard."""
+    append that is stored while its answer is not heard. With ``forgets`` every call comes after the time for which
+    message ids are remembered."""
 
     def __init__(self) -> None:
         super().__init__(VirtualTimers())
@@ -63,9 +65,11 @@ class FaultyTransport(MemoryTransport):
         self.gate.set()
         self.most = 0
         self.calls = 0
+        self.forgets = False
+        self.reading: Callable[[], Exception | None] = lambda: None
 
     def send(self, stream: str, append: Append, done: Callable[[Receipt | Exception], None]) -> None:
-        self.calls += 1
+        self._begin()
         fault = self.faults([append])
         if isinstance(fault, Exception):
             asyncio.get_running_loop().call_soon(done, fault)
@@ -76,6 +80,17 @@ class FaultyTransport(MemoryTransport):
         else:
             super().send(stream, append, lambda outcome: self._later(done, outcome))
 
+    async def last(self, stream: str, filter: str) -> Stored | None:
+        if fault := self.reading():
+            raise fault
+        return await super().last(stream, filter)
+
+    def _begin(self) -> None:
+        self.calls += 1
+        if self.forgets:
+            for stream in self._streams.values():
+                stream._ids.clear()
+
     def _later(self, done: Callable[[Receipt | Exception], None], outcome: Receipt | Exception) -> None:
         asyncio.get_running_loop().create_task(self._open_gate()).add_done_callback(lambda _: done(outcome))
 
@@ -83,7 +98,7 @@ class FaultyTransport(MemoryTransport):
         await self.gate.wait()
 
     async def commit(self, stream: str, appends: Sequence[Append]) -> list[int]:
-        self.calls += 1
+        self._begin()
         fault = self.faults(appends)
         if isinstance(fault, Exception):
             raise fault
@@ -241,6 +256,57 @@ async def test_an_outage_is_waited_out(bus: Bus, transport: FaultyTransport) -> 
     # The twin that it met is its own.
     assert (published.sequence, published.duplicate) == (1, False)
     assert len(await story(bus)) == 1
+
+
+def _next(outcomes: deque[Any], *_: object) -> Any:
+    return outcomes.popleft() if outcomes else None
+
+
+async def test_a_retry_finds_its_twin_when_its_id_is_forgotten(bus: Bus, transport: FaultyTransport) -> None:
+    transport.forgets = True
+    await bus.publish(order(1), id="before")
+    for number in range(3):
+        faults: deque[Exception | str | None] = deque([UnavailableError("x"), "lost"])
+        questions: deque[Exception | None] = deque([None, UnavailableError("x")])
+        transport.faults = partial(_next, faults)
+        transport.reading = partial(_next, questions)
+        published = await bus.publish(order(1), id=f"o-{number}")
+        assert (published.sequence, published.duplicate) == (number + 2, False)
+        assert not faults and not questions
+    # A call of its own with a forgotten id is not asked about.
+    again = await bus.publish(order(1), id="before")
+    assert (again.sequence, again.duplicate) == (5, False)
+
+
+async def test_who_may_not_read_sends_again_all_the_same(bus: Bus, transport: FaultyTransport) -> None:
+    faults: deque[Exception | str | None] = deque(["lost", UnavailableError("x")])
+    transport.faults = lambda appends: faults.popleft() if faults else None
+    transport.reading = lambda: PermissionDenied("not you")
+    assert await bus.publish(order(1), id="o-1") == ("o-1", bus.namespace.locate("c1").stream, 1, False)
+    faults.extend(["lost", "lost"])
+    async with bus.publisher() as publisher:
+        for number in range(50):
+            await publisher.publish(order(number))
+    assert publisher.stored == 50
+    assert len(await story(bus)) == 51
+
+
+async def test_while_nobody_can_tell_what_is_stored_nothing_is_sent(
+    bus: Bus, transport: FaultyTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport.forgets = True
+    transport.faults = partial(_next, deque(["lost"] * 2))
+    transport.reading = lambda: UnavailableError("silent")
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    publisher = bus.publisher()
+    for number in range(30):
+        await publisher.publish(order(number))
+    with pytest.raises(ExceptionGroup, match="of the events were not stored") as caught:
+        await publisher.__aexit__(None, None, None)
+    assert caught.group_contains(PublishError, match="silent")
+    # None is there twice, though all ids were forgotten.
+    found = await numbers(bus)
+    assert found == {customer: expected(30)[customer][: len(stored)] for customer, stored in found.items()} != {}
 
 
 async def test_patience_ends_with_what_the_last_attempt_met(
@@ -439,18 +505,19 @@ FAULTS = st.lists(st.sampled_from(["ok"] * 4 + ["lost", "unavailable", "timeout"
 
 
 @settings(max_examples=60)
-@given(FAULTS, st.integers(1, 120), st.integers(1, 200), st.integers(0, 2**32))
+@given(FAULTS, st.integers(1, 120), st.integers(1, 200), st.integers(0, 2**32), st.booleans())
 def test_through_any_outage_each_is_stored_once_and_in_order(
-    faults: list[str], count: int, limit: int, seed: int
+    faults: list[str], count: int, limit: int, seed: int, forgets: bool
 ) -> None:
-    asyncio.run(_through_outages(faults, count, limit, seed))
+    asyncio.run(_through_outages(faults, count, limit, seed, forgets))
 
 
-async def _through_outages(faults: list[str], count: int, limit: int, seed: int) -> None:
+async def _through_outages(faults: list[str], count: int, limit: int, seed: int, forgets: bool) -> None:
     from sojourn.bus.errors import BusyError
 
     chance = random.Random(seed)
     transport = FaultyTransport()
+    transport.forgets = forgets
     made: dict[str, Callable[[], Exception | str | None]] = {
         "ok": lambda: None,
         "lost": lambda: "lost",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-from tests.faults.proxy import STALL
-from tests.faults.shop import open_shop, until
+import pytest
+
+from tests.faults.proxy import CLEAR, STALL
+from tests.faults.shop import lose_answers, open_shop, until
 from tests.nats_server import NatsServer
 
 
@@ -20,6 +22,28 @@ async def test_a_peer_that_dies_while_much_is_written_to_it_is_left_too(nats_ser
         publishing = asyncio.create_task(shop.publish(shop.make(100, note="x" * 200_000)))
         await until(lambda: "reconnected" in shop.publisher_states, 35)
         assert time.monotonic() - begun < 35
+        async with asyncio.timeout(20):
+            await publishing
+        await shop.handled(shop.deserving)
+        await shop.check()
+
+
+@pytest.mark.parametrize("events", [1, 200], ids=["one", "batch"])
+async def test_the_ack_is_lost_and_the_retry_comes_after_the_deduplication_window(
+    nats_server: NatsServer, events: int
+) -> None:
+    async with open_shop(nats_server, seed=44) as shop:
+        await shop.remember(1.0)
+        made = shop.make(events)
+        lost = lose_answers(shop.to_publisher, made[-1][0].encode())
+        publishing = asyncio.create_task(shop.publish(made))
+        async with asyncio.timeout(20):
+            await lost.wait()
+        await shop.until_stored(made[-1][0])
+        # The server's memory of ids is a matter of its clock, which nobody here can turn.
+        await asyncio.sleep(1.5)
+        shop.to_publisher.set(down=CLEAR)
+        shop.to_publisher.cut()
         async with asyncio.timeout(20):
             await publishing
         await shop.handled(shop.deserving)

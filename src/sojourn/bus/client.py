@@ -63,10 +63,12 @@ class Bus:
     ) -> Published:
         """Stores one event and returns its place.
 
-        ``id``: the event's own identity where it has one (the same id within two minutes is stored once); ``time``:
-        when it happened, aware, the present by default; ``cause``: the envelope that it follows from. Retries through
-        an outage for 60 s. Raises `SchemaError` (also where its schema is not the registered one, which is shown),
-        `TooLargeError`, `PermissionDenied`, and at last `UnavailableError` or `TimedOutError`.
+        ``id``: the event's own identity where it has one; ``time``: when it happened, aware, the present by default;
+        ``cause``: the envelope that it follows from. Retries through an outage for 60 s, and the event is stored once
+        however late a retry comes. A second call with the same id is stored once within two minutes, the server's
+        memory of ids; whether it was stored before that is the caller's to know. Raises `SchemaError` (also where its
+        schema is not the registered one, which is shown), `TooLargeError`, `PermissionDenied`, and at last
+        `UnavailableError` or `TimedOutError`.
         """
         await clear(self, event)
         sealer = await sealer_of(self, event)

@@ -102,6 +102,11 @@ class Committer:
         self.submit(stream, appends, done)
         return await future
 
+    def reached(self, stream: str) -> int:
+        """The highest sequence of ``stream`` in which something is known to be stored; 0 where nothing is."""
+        shard = self._shards.get(stream)
+        return shard.reached if shard is not None else 0
+
     @property
     def pending(self) -> int:
         """Units submitted and not settled yet."""
@@ -132,6 +137,7 @@ class _Shard:
         self._scheduled = False
         self._idle = asyncio.Event()
         self.pending = 0
+        self.reached = 0
 
     def submit(self, unit: Unit) -> None:
         self.pending += 1
@@ -275,6 +281,7 @@ class _Shard:
         self._parts.pop()
 
     def _store_told(self, unit: Unit, sequences: list[int], *, duplicate: bool = False) -> None:
+        self.reached = max(self.reached, sequences[-1])
         if duplicate:
             self._tell(unit, DuplicateError("a message with this id is stored already", sequence=sequences[0]))
             return

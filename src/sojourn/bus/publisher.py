@@ -1,7 +1,7 @@
 """Publishing: one event awaited, or many pipelined.
 
-A publisher has no lane. An event's own id is its message id, so a retry within the server's deduplication window of two
-minutes is stored once; retries end before that.
+A publisher has no lane. An event's own id is its message id, and whoever sends one again because the answer was lost
+first looks whether it is stored: within the server's deduplication window of two minutes and later, it is stored once.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sojourn.bus.event import Event, holds_personal, key_of, spec_of
 from sojourn.bus.ids import uuid7
 from sojourn.bus.personal.key import CustomerKey
 from sojourn.bus.ports import Append
+from sojourn.bus.twins import Sent, find_twins
 
 if TYPE_CHECKING:
     from sojourn.bus.client import Bus
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 PATIENCE = 60.0
-"""How long a publisher retries through an outage, in seconds. With the last attempt's own time-out it stays below the
-two minutes for which the server remembers message ids."""
+"""How long a publisher retries through an outage, in seconds."""
 
 _PAUSE = 0.2
 
@@ -59,6 +59,13 @@ class Outgoing:
     key: str
     uncertain: bool = False
     """Whether an attempt ended without an answer: then a stored twin is this very event, and no duplicate."""
+    after: int | None = None
+    """A sequence of the stream below that of any attempt; None before the first one."""
+
+    @property
+    def sent(self) -> Sent:
+        """What its stored twin is found by."""
+        return Sent(self.stream, self.append.subject, self.id, self.after or 0)
 
 
 async def clear(bus: Bus, event: Event) -> None:
@@ -146,8 +153,11 @@ def prepare(
 
 async def publish_one(bus: Bus, outgoing: Outgoing) -> Published:
     """Stores one event, retrying through an outage. Raises what the last attempt met."""
+    outgoing.after = bus.committer.reached(outgoing.stream)
     while True:
         try:
+            if outgoing.uncertain and (twins := await find_twins(bus.transport, [outgoing.sent])):
+                return Published(outgoing.id, outgoing.stream, twins[outgoing.sent])
             [sequence] = await bus.committer.store(outgoing.stream, [outgoing.append])
         except DuplicateError as error:
             return Published(outgoing.id, outgoing.stream, error.sequence or 0, duplicate=not outgoing.uncertain)
@@ -269,6 +279,8 @@ class Publisher:
 
     def _send(self, order: int, outgoing: Outgoing) -> None:
         self._unanswered += 1
+        if outgoing.after is None:
+            outgoing.after = self._bus.committer.reached(outgoing.stream)
 
         def done(result: list[int] | Exception) -> None:
             self._unanswered -= 1
@@ -335,11 +347,28 @@ class Publisher:
                     await self._wait()
                 await asyncio.sleep(_PAUSE)
                 retries, self._retries = sorted(self._retries, key=lambda item: item[0]), []
-                for order, outgoing in retries:
+                for order, outgoing in await self._not_stored(retries):
                     self._send(order, outgoing)
         finally:
             self._recovery = None
             self._changed.set()
+
+    async def _not_stored(self, retries: list[tuple[int, Outgoing]]) -> list[tuple[int, Outgoing]]:
+        """Those of the events that are to be sent again. None while nobody can tell: the next round asks again."""
+        try:
+            twins = await find_twins(self._bus.transport, [item[1].sent for item in retries if item[1].uncertain])
+        except TransientError as error:
+            # All of them wait: a customer's later event must not overtake one of which nobody could tell.
+            now = monotonic()
+            for item in retries:
+                if now < item[1].deadline:
+                    self._retries.append(item)
+                else:
+                    self._fail(item[1], error)
+            return []
+        left = [item for item in retries if item[1].sent not in twins]
+        self.stored += len(retries) - len(left)
+        return left
 
     def _fail(self, outgoing: Outgoing, reason: Exception) -> None:
         failure = PublishError(
