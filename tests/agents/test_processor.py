@@ -221,8 +221,8 @@ class Bystander(ShopEvent, fact=True):
             r"published a Bystander, which it does not announce; announce it in the return annotation: -> .*",
         ),
         (
-            DiscountOffered(customer_id="bob"),
-            r"published a DiscountOffered of customer 'bob' while handling 'ann': what a",
+            DiscountOffered(customer_id="bob").model_copy(update={"customer_id": ""}),
+            r"published a DiscountOffered of another customer whose key cannot be one: a key must not be empty",
         ),
     ],
     ids=str,
@@ -230,6 +230,13 @@ class Bystander(ShopEvent, fact=True):
 async def test_what_handlers_must_not_return(cause: Event, times: int, answer: object, message: str) -> None:
     with pytest.raises(HandlerError, match=rf"shapes's handler \w+ \(.*test_processor.py:\d+\) {message}"):
         await run(FakeTurn(cause), answer)
+
+
+@pytest.mark.parametrize("cause, times", CAUSES, ids=lambda value: type(value).__name__)
+async def test_an_event_of_another_customer_is_put_out_apart(cause: Event, times: int) -> None:
+    other = DiscountOffered(customer_id="bob")
+    output = await run(FakeTurn(cause), other)
+    assert (output.events, output.others) == ([], [other] * times)
 
 
 async def test_a_class_of_the_same_name_is_another_event() -> None:

@@ -133,27 +133,29 @@ class AgentResident:
             arguments.append(context)
         if handler.style is Style.COROUTINE or handler.style is Style.ASYNC_GENERATOR:
             return self._finish(handler, envelope.key, arguments, context)
-        events: list[Event] = []
+        output = Output()
         try:
-            collect(handler.function(processor.agent, *arguments), handler, processor.spec.name, envelope.key, events)
+            collect(handler.function(processor.agent, *arguments), handler, processor.spec.name, envelope.key, output)
         finally:
             timers = context.end() if context is not None else []
-        return Output(events, timers) if events or timers else NOTHING
+        output.timers = timers
+        return output or NOTHING
 
     async def _finish(self, handler: Handler, key: str, arguments: list[object], context: Context | None) -> Output:
         processor = self._processor
-        events: list[Event] = []
+        output = Output()
         try:
             if handler.style is Style.COROUTINE:
-                collect(await handler.function(processor.agent, *arguments), handler, processor.spec.name, key, events)
+                collect(await handler.function(processor.agent, *arguments), handler, processor.spec.name, key, output)
             else:
                 yielded: AsyncGenerator[object, None] = handler.function(processor.agent, *arguments)
                 async with aclosing(yielded):
                     async for item in yielded:
-                        collect(item, handler, processor.spec.name, key, events)
+                        collect(item, handler, processor.spec.name, key, output)
         finally:
             timers = context.end() if context is not None else []
-        return Output(events, timers) if events or timers else NOTHING
+        output.timers = timers
+        return output or NOTHING
 
     def _view(self, state: JourneyState[Journey], recorded: Recorded) -> Journey:
         journey = state.view(recorded.sequence)

@@ -7,30 +7,43 @@ from collections.abc import Iterable
 from sojourn.agents.spec import Handler
 from sojourn.bus.errors import HandlerError
 from sojourn.bus.event import Event, key_of
+from sojourn.bus.processor import Output
+from sojourn.bus.subjects import check_key
 
 
-def collect(result: object, handler: Handler, agent: str, key: str, events: list[Event]) -> None:
-    """Adds the events in ``result`` to ``events``: none, one, or those of an iterable. Raises `HandlerError`."""
+def collect(result: object, handler: Handler, agent: str, key: str, output: Output) -> None:
+    """Adds the events in ``result`` to ``output``: none, one, or those of an iterable. ``key``: whose event is being
+    handled. Raises `HandlerError`."""
     if result is None:
         return
     if isinstance(result, Event):
         if handler.publishes.get(type(result).__name__) is not type(result):
             raise HandlerError(_unannounced(result, handler, agent))
-        if key_of(result) != key:
-            raise HandlerError(
-                f"{agent}'s handler {handler.name} ({handler.line}) published a {type(result).__name__} of customer "
-                f"{key_of(result)!r} while handling {key!r}: what a handler publishes belongs to the customer "
-                "whose event it handles"
-            )
-        events.append(result)
+        whose = key_of(result)
+        if whose == key:
+            output.events.append(result)
+        else:
+            _check_other(result, whose, handler, agent)
+            output.others.append(result)
     elif isinstance(result, Iterable) and not isinstance(result, (str, bytes, dict, set, frozenset)):
         for item in result:
-            collect(item, handler, agent, key, events)
+            collect(item, handler, agent, key, output)
     else:
         raise HandlerError(
             f"{agent}'s handler {handler.name} ({handler.line}) returned a {type(result).__name__}, which is no event: "
             "return None, an event or a list of events"
         )
+
+
+def _check_other(event: Event, key: str, handler: Handler, agent: str) -> None:
+    try:
+        check_key(key)
+    except (ValueError, TypeError) as error:
+        # Events are validated where they are made, but for `model_construct` and `model_copy(update=)`.
+        raise HandlerError(
+            f"{agent}'s handler {handler.name} ({handler.line}) published a {type(event).__name__} of another customer "
+            f"whose key cannot be one: {error}"
+        ) from error
 
 
 def _unannounced(event: Event, handler: Handler, agent: str) -> str:

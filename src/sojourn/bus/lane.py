@@ -17,12 +17,12 @@ from pydantic import JsonValue
 from pydantic_core import from_json
 
 from sojourn.bus.envelope import Cause, encode, format_time
-from sojourn.bus.event import spec_of
+from sojourn.bus.event import Event, key_of, spec_of
 from sojourn.bus.ids import derived_id, uuid7
 from sojourn.bus.personal.key import CustomerKey
 from sojourn.bus.ports import Append, Expectation, Schedule, Stored
 from sojourn.bus.processor import CancelTimer, Output, SetTimer
-from sojourn.bus.subjects import Address, Namespace
+from sojourn.bus.subjects import Address, Namespace, relay_writer
 
 CALM = timedelta(minutes=1)
 """A timer that waits at least this long ends a chain of causes: its message counts hops from 0 again. So a journey may
@@ -31,6 +31,9 @@ renew a timer for ever, and what triggers itself without waiting still ends in a
 
 WAKE_UP = "=park"
 """The timer that wakes a parked customer. No handler can name one so."""
+
+
+_NO_KEYS: Mapping[str, CustomerKey] = {}
 
 
 class OpenTimer(NamedTuple):
@@ -87,6 +90,8 @@ class Lane:
         match document.get("kind"):
             case "out" if "specversion" in document:
                 self.closed = max(self.closed, document["causeseq"])
+            case "relay":
+                self.closed = max(self.closed, document["cause"])
             case "out" | "dead":
                 self._take_table(document)
                 self.closed = max(self.closed, document["cause"])
@@ -180,12 +185,13 @@ def output_change(
     *,
     fired: str | None = None,
     sealer: CustomerKey | None = None,
+    sealers: Mapping[str, CustomerKey] = _NO_KEYS,
 ) -> Change:
-    """The appends of an output: its actions, then where timers are involved a record of all that are open, then the
-    timers.
+    """The appends of an output: its actions, what is for other customers, then where timers are involved a record of
+    all that are open, then the timers.
 
     ``fired`` names the timer whose message is the cause: its record closes it, unless the output sets it anew.
-    ``sealer`` is the customer's key, for personal values.
+    ``sealer`` is the customer's key, for personal values; ``sealers`` are those of other customers.
     """
     namespace, name = writer.namespace, writer.name
     expect = Expectation(namespace.lane_filter(at, name), lane.tail)
@@ -208,8 +214,11 @@ def output_change(
         for event in output.events
     ]
     actions = len(appends)
+    for index, event in enumerate(output.others):
+        appends.append(_relay(writer, at, expect, cause, event, index, now, sealers))
+    members = len(appends)
     timers, generation = lane.timers, lane.generation
-    if output.timers or fired is not None or not actions:
+    if output.timers or fired is not None or not members:
         timers = {n: timer for n, timer in lane.timers.items() if n != fired}
         scheduled: dict[str, Append] = {}
         cancelled: dict[str, None] = {}
@@ -230,8 +239,6 @@ def output_change(
         appends += _records(writer, at, expect, cause.sequence, timers, generation, now, dropped)
         members = len(appends)
         appends += scheduled.values()
-    else:
-        members = actions
     return Change(appends, members, actions, cause.sequence, generation, timers)
 
 
@@ -310,6 +317,37 @@ def dead_change(
     document = {"kind": "dead", "cause": cause, **_table(timers, lane.generation), **facts}
     expect = Expectation(writer.namespace.lane_filter(at, writer.name), lane.tail)
     return Change([_record(writer, at, expect, "dead", document)], 1, 0, cause, lane.generation, timers)
+
+
+def _relay(
+    writer: Writer,
+    at: Address,
+    expect: Expectation,
+    cause: Cause,
+    event: Event,
+    index: int,
+    now: datetime,
+    sealers: Mapping[str, CustomerKey],
+) -> Append:
+    """The record that holds an event for another customer until the relay has taken it there."""
+    namespace = writer.namespace
+    target = namespace.locate(key_of(event))
+    assert cause.sequence is not None
+    document = encode(
+        event,
+        id=derived_id("relay", namespace.name, at.token, writer.name, cause.sequence, index),
+        source=writer.source,
+        key=target.key,
+        time=now,
+        # Its cause has no sequence in the other customer's stream: the relay puts that of this record there.
+        cause=cause._replace(sequence=None),
+        kind="out",
+        sealer=sealers.get(target.key),
+    )
+    to = namespace.action(target, relay_writer(writer.name, at.token), spec_of(event).type)
+    # With the subject it is never smaller than what is made of it, so a record that could be stored can be relayed.
+    head = f'{{"kind":"relay","cause":{cause.sequence},"to":{json.dumps(to)},"event":'
+    return Append(namespace.record(at, writer.name, "relay"), head.encode() + document + b"}", expect)
 
 
 def _records(

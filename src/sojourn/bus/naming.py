@@ -102,7 +102,7 @@ _INFINITIVES = {
 }
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z][a-z]*|[a-z]+|\d+")
 _TOKEN = re.compile(r"[a-z][a-z0-9-]*")
-_RESERVED = frozenset({"act", "saga", "due", "redrive", "ingress"})
+_RESERVED = frozenset({"act", "saga", "due", "redrive", "ingress", "relays"})
 
 
 def is_fact(name: str) -> bool:

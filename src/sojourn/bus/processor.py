@@ -45,13 +45,18 @@ class CancelTimer(NamedTuple):
 @dataclass(slots=True)
 class Output:
     """What a processor did about one cause: stored all together, or not at all. Timers in the order they were asked
-    for."""
+    for.
+
+    ``events`` are of the customer whose event is handled; ``others`` of other customers, each named by its event's key:
+    stored with the rest, and taken to them by the relay (`sojourn.bus.relay`), in order and once.
+    """
 
     events: list[Event] = field(default_factory=list)
     timers: list[SetTimer | CancelTimer] = field(default_factory=list)
+    others: list[Event] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.events or self.timers)
+        return bool(self.events or self.timers or self.others)
 
 
 NOTHING = Output()

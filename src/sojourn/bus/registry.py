@@ -8,7 +8,7 @@ holds where a group began and what its consumers see, ``type.{Type}`` the schema
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -23,7 +23,8 @@ R = TypeVar("R", bound=BaseModel)
 
 
 class Registration(BaseModel):
-    """A writer as it registered. ``reference`` is its code's import path, ``module:Class``."""
+    """A writer as it registered. ``reference`` is its code's import path, ``module:Class``; ``relays`` names the types
+    of which it has put out events for other customers."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,6 +39,7 @@ class Registration(BaseModel):
     handles: list[str]
     folds: list[str]
     publishes: list[str]
+    relays: list[str] = []
     journey: str | None = None
     registered: datetime
     description: dict[str, Any] = {}
@@ -118,6 +120,7 @@ class Registry:
                 handles=sorted(processor.handles),
                 folds=sorted(processor.folds),
                 publishes=sorted(processor.publishes),
+                relays=known.relays if known is not None else [],
                 journey=description.pop("journey", None),
                 registered=datetime.now(UTC),
                 description=description,
@@ -174,6 +177,21 @@ class Registry:
                     f"writer.{name}", fresh.model_dump_json().encode(), expect=entry.revision
                 )
                 return Mode(mode, revision)
+
+    async def add_relays(self, name: str, types: Iterable[str]) -> None:
+        """Notes that a registered writer puts out events of these types for other customers. Raises `NotFoundError`."""
+        types = frozenset(types)
+        while True:
+            entry = await self.bucket.get(f"writer.{name}")
+            if entry is None or entry.value is None:
+                raise NotFoundError(f"nothing named {name!r} is registered")
+            known = _parse(Registration, entry.value)
+            if types <= frozenset(known.relays):
+                return
+            fresh = known.model_copy(update={"relays": sorted(types.union(known.relays))})
+            with contextlib.suppress(ConcurrencyError):
+                await self.bucket.put(f"writer.{name}", fresh.model_dump_json().encode(), expect=entry.revision)
+                return
 
     async def group(self, name: str) -> GroupRecord | None:
         """Where a group began, or None for one that never ran."""

@@ -20,6 +20,9 @@ MAX_KEY = 512
 NO_KEY = "="
 """Stands where a document had no usable key. No escaped key is equal to it."""
 
+RELAYS = "relays"
+"""The group that takes events to other customers. Nobody else may be named so."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 _ESCAPED = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+")
 
@@ -74,6 +77,18 @@ def fnv1a(token: str) -> int:
     return value
 
 
+def relay_writer(writer: str, source: str) -> str:
+    """Whose lane holds what ``writer`` did for a customer while it handled another, whose escaped key is ``source``."""
+    return f"{writer}~{source}"
+
+
+def split_writer(token: str) -> tuple[str, str | None]:
+    """The agent or saga behind a writer's token, and the escaped key of the customer it handled, where that was another
+    one than the action's."""
+    writer, _, source = token.partition("~")
+    return writer, source or None
+
+
 class Address(NamedTuple):
     """Where one customer's messages live. ``token`` is the escaped key."""
 
@@ -87,7 +102,8 @@ class LogSubject(NamedTuple):
     """A subject of the log, taken apart.
 
     ``family`` is ``evt``, ``due``, ``redrive`` or ``act``; ``writer`` is whose it is (of a due or redriven message:
-    whom it is for), None for behaviour; ``name`` is the event type, the timer's name or the dead letter's sequence.
+    whom it is for; of an action from another customer's handling, see `split_writer`), None for behaviour; ``name`` is
+    the event type, the timer's name or the dead letter's sequence.
     """
 
     partition: int
@@ -214,6 +230,14 @@ class Namespace:
         """What a group's consumer of a partition sees: behaviour, or everything where it reads other writers'
         actions."""
         return f"{self.name}.log.{partition}.>" if actions else f"{self.name}.log.{partition}.*.evt.>"
+
+    def relay_filter(self, partition: int) -> str:
+        """What the relay's consumer of a partition sees: output for other customers."""
+        return f"{self.name}.lane.{partition}.*.act.*.relay"
+
+    def group_filter(self, group: str, partition: int, *, actions: bool) -> str:
+        """What the consumer of a partition sees, whichever group it is of."""
+        return self.relay_filter(partition) if group == RELAYS else self.partition_filter(partition, actions=actions)
 
     def cursor(self, relay: str, shard: int) -> str:
         return f"{self.name}.cursor.{relay}.{shard}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from sojourn.bus.delivery.member import Member
 from sojourn.bus.delivery.pages import Page, Pages
 from sojourn.bus.errors import UnavailableError
-from sojourn.bus.event import Event, holds_personal
+from sojourn.bus.event import Event, holds_personal, key_of
 from sojourn.bus.lane import Lane
 from sojourn.bus.personal.key import CustomerKey, UnknownKeyError, handling
 from sojourn.bus.ports import Stored
@@ -149,6 +149,18 @@ class Customer:
                 await group.schemas.admit(type(event))
             if self.key is None and holds_personal(event):
                 self.key = await group.keys.ensure(self._at.key)
+
+    async def sealers(self, events: Iterable[Event]) -> Mapping[str, CustomerKey]:
+        """Registers the schemas of events of other customers where that is not done, and returns the keys that those
+        with personal values are sealed with. Raises as `equip` does."""
+        group = self._group
+        found: dict[str, CustomerKey] = {}
+        for event in events:
+            if type(event) not in group.schemas.cleared:
+                await group.schemas.admit(type(event))
+            if holds_personal(event) and (key := key_of(event)) not in found:
+                found[key] = await group.keys.ensure(key)
+        return found
 
 
 def _events_of(output: Output) -> Iterable[Event]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
@@ -28,7 +28,7 @@ from sojourn.bus.ports import Transport
 from sojourn.bus.processor import Processor
 from sojourn.bus.registry import GroupRecord
 from sojourn.bus.schemas.store import Schemas
-from sojourn.bus.subjects import Namespace
+from sojourn.bus.subjects import Address, Namespace
 
 log = structlog.get_logger("sojourn.worker")
 
@@ -42,6 +42,9 @@ DRAIN = 7.0
 """Seconds that handlers have to end in when their partition is handed over."""
 
 _COMPLAINT = 10.0
+
+
+Relaying = Callable[["Group", str, frozenset[str] | set[str]], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -102,15 +105,17 @@ class Group:
             spec_of(cls).personal for processor in self.processors for cls in processor.publishes.values()
         )
         self.record: GroupRecord | None = None
+        self.relaying: Relaying | None = None
+        """Told before it puts out events of other customers: the group, the writer, and their types."""
         self.reading = asyncio.Semaphore(READS)
+        self.replaying = Pages(budget)
+        self.catching = Pages(budget)
+        """What is read of histories: to be folded at once, and to be handled, which takes its time."""
         self.partitions: dict[int, Partition] = {}
         self.paused = False
         self.uncommitted = 0
         self._progress = progress
         self._waiting: set[str] = set()
-        self.replaying = Pages(budget)
-        self.catching = Pages(budget)
-        """What is read of histories: to be folded at once, and to be handled, which takes its time."""
         self._complained = -_COMPLAINT
         self._wanted = self.types.keys()
 
@@ -139,6 +144,10 @@ class Group:
                 return type in self._wanted and (writer not in self.writers or len(self.processors) > 1)
         return False
 
+    def queue(self, partition: Partition, at: Address) -> KeyQueue:
+        """Where the deliveries of one key wait."""
+        return KeyQueue(partition, at)
+
     @property
     def actions(self) -> bool:
         """Whether its consumers deliver actions of other writers, too."""
@@ -166,7 +175,7 @@ class Group:
             await self.transport.ensure_consumer(
                 partition.stream,
                 partition.consumer,
-                self.namespace.partition_filter(number, actions=record.actions),
+                self.namespace.group_filter(self.name, number, actions=record.actions),
                 start=after + 1,
                 max_ack_pending=MAX_ACK_PENDING,
             )
@@ -268,7 +277,7 @@ async def ensure_consumers(transport: Transport, namespace: Namespace, record: G
         await transport.ensure_consumer(
             stream,
             f"{record.name}-{number}",
-            namespace.partition_filter(number, actions=record.actions),
+            namespace.group_filter(record.name, number, actions=record.actions),
             start=record.start[stream] + 1,
             max_ack_pending=MAX_ACK_PENDING,
         )

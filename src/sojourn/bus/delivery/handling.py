@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from time import monotonic
@@ -20,7 +20,7 @@ from sojourn.bus.delivery.turn import LaneInterrupted
 from sojourn.bus.envelope import MAX_HOPS, Cause, cause_of
 from sojourn.bus.errors import DecodeError, HandlerError, PermanentError, SchemaError, SojournError
 from sojourn.bus.lane import Change, attempt_change, dead_change, output_change, parked_change
-from sojourn.bus.personal.key import handling
+from sojourn.bus.personal.key import CustomerKey, handling
 from sojourn.bus.ports import Delivery
 from sojourn.bus.processor import Output, Recorded
 
@@ -178,9 +178,18 @@ class Handling:
                 return None
             if queue.customer.lacks(output):
                 await self._equip(output)
+            sealers = await self._introduce(member, output) if output.others else {}
             now = queue.partition.group.clock.handling(envelope.time)
             change = output_change(
-                member.writer, queue.at, lane, _cause(recorded), output, now, fired=fired, sealer=queue.customer.key
+                member.writer,
+                queue.at,
+                lane,
+                _cause(recorded),
+                output,
+                now,
+                fired=fired,
+                sealer=queue.customer.key,
+                sealers=sealers,
             )
             return Step(member, change, output)
         except (TryLater, NotYet):
@@ -268,6 +277,20 @@ class Handling:
         except SojournError as error:
             # No fault of the handler, which is called again once there is a key, or a server.
             raise LaneInterrupted from error
+
+    async def _introduce(self, member: Member, output: Output) -> Mapping[str, CustomerKey]:
+        """What it takes to put out events of other customers: returns the keys that they are sealed with."""
+        queue = self._queue
+        group = queue.partition.group
+        try:
+            sealers = await queue.customer.sealers(output.others)
+            if group.relaying is not None:
+                await group.relaying(group, member.writer.name, {type(event).__name__ for event in output.others})
+        except PermanentError:
+            raise
+        except SojournError as error:
+            raise LaneInterrupted from error
+        return sealers
 
     def _observe(self, member: Member, recorded: Recorded, *, handled: bool) -> None:
         member.seen = recorded.sequence

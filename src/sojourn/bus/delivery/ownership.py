@@ -91,6 +91,17 @@ class Ownership:
             await asyncio.wait(self._busy.values())
         self._tell()
 
+    async def add(self, group: Group) -> None:
+        """Takes part in one more group from now on. Raises what the bucket raises."""
+        if self._leaving:
+            return
+        self._groups[group.name] = group
+        self._told[group.name] = 0
+        if group.name not in self.session.groups:
+            self.session.groups = sorted([*self.session.groups, group.name])
+        await self.session.renew()
+        self._changed.set()
+
     async def run(self) -> None:
         """Renews, watches and adjusts, until cancelled."""
         try:

@@ -180,7 +180,7 @@ class Partition:
             # All that have no usable key wait in one queue and share a lane, since not everything can be a subject.
             key = token = NO_KEY
         if token not in self._keys:
-            self._keys[token] = KeyQueue(self, Address(key, token, self.number, self.stream))
+            self._keys[token] = self.group.queue(self, Address(key, token, self.number, self.stream))
         return self._keys[token]
 
     def recorded(self, delivery: Delivery, reader: Reader) -> Recorded:

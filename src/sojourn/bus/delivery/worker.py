@@ -28,6 +28,7 @@ from sojourn.bus.ingress import Ingress
 from sojourn.bus.ports import ACK_WAIT, Append
 from sojourn.bus.processor import Processor
 from sojourn.bus.registry import GroupRecord
+from sojourn.bus.relay import Relays
 
 log = structlog.get_logger("sojourn.worker")
 
@@ -78,6 +79,8 @@ class Worker:
         self.groups: list[Group] = []
         self._progress = asyncio.Event()
         self._behind: dict[int, tuple[int, int]] = {}
+        self._relayed: dict[int, int] = {}
+        self._relays: Relays | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._stack = contextlib.AsyncExitStack()
         self._stopping = asyncio.Event()
@@ -145,9 +148,19 @@ class Worker:
                     progress=self._progress,
                 )
             )
+        relays = self._relays = Relays(
+            bus,
+            runners=self.runners,
+            session=session,
+            budget=self.budget,
+            breakers=self.breakers,
+            probation=self.probation,
+            progress=self._progress,
+        )
         bus.committer.observers.append(self._stored)
         bus.keys.on_erased.append(self._forget)
         for group in self.groups:
+            group.relaying = relays.declare
             # Fixed before anything is handled: what is stored from now on is theirs.
             group.record = await self._settle(group)
         self._ownership = Ownership(leases, session, self.groups, bus.namespace.partitions)
@@ -219,6 +232,15 @@ class Worker:
     def _lagging(self) -> tuple[bool, list[tuple[Group, int, int]]]:
         """Whether a partition that runs here is behind, and those that run elsewhere, with what they have to reach."""
         elsewhere: list[tuple[Group, int, int]] = []
+        if self._relays is not None:
+            for number, need in list(self._relayed.items()):
+                partition = self._relays.partitions.get(number)
+                if partition is None:
+                    elsewhere.append((self._relays, number, need))
+                elif partition.floor < need:
+                    return True, []
+                else:
+                    del self._relayed[number]
         for number, (behaviour, anything) in list(self._behind.items()):
             known = len(elsewhere)
             for group in self.groups:
@@ -242,6 +264,7 @@ class Worker:
                 behind.add(number)
         for number in {number for _, number, _ in needs} - behind:
             self._behind.pop(number, None)
+            self._relayed.pop(number, None)
         return bool(behind)
 
     def _stored(self, stream: str, appends: Sequence[Append], sequences: Sequence[int]) -> None:
@@ -255,6 +278,9 @@ class Worker:
                     max(behaviour, sequence) if tokens[4] == "evt" else behaviour,
                     max(anything, sequence),
                 )
+            elif tokens[1] == "lane" and tokens[-1].endswith(".relay"):
+                number = int(tokens[2])
+                self._relayed[number] = max(self._relayed.get(number, 0), sequence)
 
     async def _run(self, ownership: Ownership, ingress: Lease) -> None:
         try:
@@ -325,17 +351,26 @@ class Worker:
                 await ensure_consumers(self.bus.transport, self.bus.namespace, wide)
 
     async def _published(self) -> Mapping[str, frozenset[str]]:
-        return {writer.name: frozenset(writer.publishes) for writer in await self.bus.registry.writers()}
+        """What each writer publishes, by name; under ``{name}~`` what it puts out for other customers, since that
+        comes back to its own group as another writer's."""
+        writers = await self.bus.registry.writers()
+        return {
+            **{writer.name: frozenset(writer.publishes) for writer in writers},
+            **{f"{writer.name}~": frozenset(writer.relays) for writer in writers if writer.relays},
+        }
 
     async def _watch_writers(self) -> None:
         """Obeys changes of modes. And a writer that registers later may publish what a group here folds: that group
         then has to see it."""
+        assert self._relays is not None
+        assert self._ownership is not None
         while True:
             try:
                 async with contextlib.aclosing(self.bus.registry.bucket.watch("writer.")) as changes:
                     async for _ in changes:
                         await self._obey()
                         await self._widen()
+                        await self._relays.join(self._ownership)
             except SojournError as error:
                 log.warning("the registry could not be read, will try again", reason=str(error))
             await asyncio.sleep(1)
@@ -350,6 +385,7 @@ class Worker:
                 await group.widen(await self._settle(group))
 
     async def _beat(self) -> None:
+        assert self._relays is not None
         interval = ACK_WAIT / 6
         elapsed = 0.0
         with Watchdog(self.runners):
@@ -359,7 +395,7 @@ class Worker:
                 elapsed += 0.5
                 if elapsed >= interval:
                     elapsed = 0.0
-                    for group in self.groups:
+                    for group in (*self.groups, self._relays):
                         group.beat()
 
     def _labels(self) -> list[str]:

@@ -146,25 +146,25 @@ class Meter:
         parked = [one for one in await shard.parked.look(state.last) if one.writer in of_writer]
         gate = asyncio.Semaphore(_AT_ONCE)
 
-        async def arrived(partition: int, actions: bool) -> int | None:
+        async def arrived(filter: str) -> int | None:
             if before is None:
                 return None
             async with gate:
-                filter = namespace.partition_filter(partition, actions=actions)
                 return (await self._bus.transport.ahead(shard.stream, filter, before + 1)).matching
 
         async def look(partition: int) -> dict[tuple[str, int], _Look]:
             # Together, so that what came and what waits are of the same moment.
-            kinds = sorted({group.actions for group in groups})
+            filters = [namespace.group_filter(group.name, partition, actions=group.actions) for group in groups]
+            kinds = sorted(set(filters))
             *counts, waits = await _together(
-                *(arrived(partition, actions) for actions in kinds),
+                *map(arrived, kinds),
                 _together(*(self._waits(gate, shard.stream, partition, group) for group in groups)),
             )
-            came: dict[bool, Any] = dict(zip(kinds, counts, strict=True))
+            came: dict[str, Any] = dict(zip(kinds, counts, strict=True))
             now = asyncio.get_running_loop().time()
             return {
-                (group.name, partition): _Look(waiting, oldest, came[group.actions], since, now)
-                for group, (waiting, oldest) in zip(groups, waits, strict=True)
+                (group.name, partition): _Look(waiting, oldest, came[filter], since, now)
+                for group, filter, (waiting, oldest) in zip(groups, filters, waits, strict=True)
             }
 
         looks = {place: one for part in await _together(*map(look, shard.partitions)) for place, one in part.items()}
@@ -182,7 +182,7 @@ class Meter:
     ) -> tuple[tuple[int, int], int | None]:
         """What is pending and in flight, and when the oldest of it was stored."""
         transport = self._bus.transport
-        filter = self._bus.namespace.partition_filter(partition, actions=group.actions)
+        filter = self._bus.namespace.group_filter(group.name, partition, actions=group.actions)
         async with gate:
             lag = await transport.consumer_lag(stream, f"{group.name}-{partition}")
             if lag is None:
