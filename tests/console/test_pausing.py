@@ -120,7 +120,7 @@ def test_a_worker_whose_session_ends_meanwhile_counts_no_more_and_is_told_of(con
         async with open_bus(console.transport, NAMESPACE, clock=WallClock()) as bus:
             agents = await choose(bus.registry, "early", everyone=False)
             pausing = asyncio.create_task(change(bus, agents, "paused", seconds=30))
-            while (await bus.registry.require_agent("early")).mode == "live":
+            while (await bus.registry.require_agent("early")).mode == "live":  # noqa: ASYNC110
                 await asyncio.sleep(0)
             await leaving.end()
             outcome = await pausing

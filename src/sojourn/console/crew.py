@@ -195,7 +195,7 @@ class Crew:
                 del self._children[name]
                 child.flush(_FLUSH)
                 if self._stopping.is_set():
-                    self._left(name, status)
+                    self._left(child, status)
                     return
                 if self._hopeless(child, status):
                     return
@@ -222,9 +222,10 @@ class Crew:
         self.stop()
         return True
 
-    def _left(self, name: str, status: int) -> None:
-        if status not in _IN_ORDER and self._failure is None:
-            what = f"worker {name} did not leave in order ({_said(status)}); what it had begun comes again, to others"
+    def _left(self, child: Child, status: int) -> None:
+        # One that never came to run, and failed at that, had begun nothing.
+        if status not in _IN_ORDER and (child.ready or status < 0) and self._failure is None:
+            what = f"worker {child.name} did not leave in order ({_said(status)}); what it had begun comes again, to others"
             self._failure = CrewFailed(what, status if status > 0 else Status.FAILED)
 
 

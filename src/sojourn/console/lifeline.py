@@ -27,7 +27,8 @@ class Lifeline:
         self._lock = threading.Lock()
         self._ended = False
         self._stop: Callable[[], None] = _leave
-        threading.Thread(target=self._watch, name="sojourn-lifeline", daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, name="sojourn-lifeline", daemon=True)
+        self._thread.start()
 
     def running(self) -> None:
         """Tells the parent that this worker runs."""
@@ -48,7 +49,7 @@ class Lifeline:
                 self._stop = lambda: None  # it is leaving as it is
 
     def _watch(self) -> None:
-        with suppress(OSError):
+        with suppress(OSError), self._socket:
             while self._socket.recv(16):
                 pass
         with self._lock:

@@ -180,7 +180,13 @@ async def _members(bucket: Bucket) -> list[Member]:
     """The living workers, without those of this machine whose processes have ended."""
     from sojourn.bus.delivery.session import PREFIX, read_member
 
-    read = [read_member(entry) for entry in await bucket.entries(PREFIX)]
+    # Twice: an entry that is renewed while all are read moves behind the end of what is read, and would be missed.
+    first, second = [{entry.key: entry for entry in await bucket.entries(PREFIX)} for _ in range(2)]
+    for key in first.keys() - second.keys():
+        entry = await bucket.get(key)
+        if entry is not None:
+            second[key] = entry
+    read = [read_member(entry) for entry in second.values()]
     return [member for member in read if member is not None and not member.gone]
 
 
