@@ -213,7 +213,7 @@ async def test_while_one_works_the_others_are_tried_again(monkeypatch: pytest.Mo
 
 async def test_what_workers_write_tells_of_whom(capsys: pytest.CaptureFixture[str]) -> None:
     made = Crew(
-        ["one"], program("line.send(b'r'); print('a\\xff\\nb', end='', file=sys.stderr); sys.exit(2)"), {}, text=True
+        ["one"], program("line.send(b'r'); print('a\\xff\\nb', end='', file=sys.stderr); sys.exit(0)"), {}, text=True
     )
     asyncio.get_running_loop().call_later(0.7, made.stop)
     await running(made)
