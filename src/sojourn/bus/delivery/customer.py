@@ -49,11 +49,9 @@ class Customer:
             # Where it is not at hand, the first sealed value asks for it.
             self.key = group.keys.cached(at.key)
         members = [self._member(processor, upto) for processor in group.processors]
-        if await self._replay(members, upto) < upto:
-            # A replica that is behind; unless the message was removed since, or stands under a key that is none.
-            there = await group.transport.get(at.stream, upto)
-            if there is not None and at.token != NO_KEY:
-                raise UnavailableError(f"{at.stream} does not show sequence {upto} yet")
+        # A replica that is behind; unless the message was removed since, or stands under a key that is none.
+        if await self._replay(members, upto) < upto and at.token != NO_KEY:
+            await self.look_for(upto)
         return members
 
     async def reopen(self, member: Member, upto: int) -> Member:
@@ -61,6 +59,12 @@ class Customer:
         fresh = self._member(member.processor, upto)
         await self._replay([fresh], upto)
         return fresh
+
+    async def look_for(self, sequence: int) -> None:
+        """Raises `UnavailableError` where a message that was delivered is not shown yet, as by a replica that is
+        behind; not where it was removed since."""
+        if await self._group.transport.get(self._at.stream, sequence) is not None:
+            raise UnavailableError(f"{self._at.stream} does not show sequence {sequence} yet")
 
     async def history(self, pages: Pages, start: int = 1) -> Page:
         """What is stored of the customer from a sequence on: a page of it. Whoever asked gives back its size."""

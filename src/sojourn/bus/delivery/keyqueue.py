@@ -53,6 +53,7 @@ class KeyQueue:
         "_contested",
         "_ending",
         "_members",
+        "_opened",
         "_stale",
         "_work",
         "at",
@@ -79,6 +80,7 @@ class KeyQueue:
         self.catching: CatchUp | None = None
         self.customer = Customer(partition.group, at)
         self._members: list[Member] | None = None
+        self._opened = 0
         self._work: Handling | None = None
         self._contested = 0
         self.skipped = 0
@@ -129,8 +131,8 @@ class KeyQueue:
             self._reopen()
         try:
             if self._members is None:
-                upto = self.queue[0].sequence if self.queue else self.skipped + 1
-                self._members = await self.customer.open(upto)
+                self._opened = self.queue[0].sequence if self.queue else self.skipped + 1
+                self._members = await self.customer.open(self._opened)
                 if partition.discarded(self):
                     return
             if self._work is None and not await self._begin(self._members):
@@ -177,7 +179,7 @@ class KeyQueue:
             if self.partition.discarded(self):
                 return False
             if catching.upto < self.skipped:
-                await self._look_for(self.skipped)
+                await self.customer.look_for(self.skipped)
                 catching.upto = self.skipped
                 continue
             # What comes from now on is not in what was read: it waits here.
@@ -202,19 +204,18 @@ class KeyQueue:
                     self.catching.afresh = verdict_of(head.payload) is not None
             return self._work is not None or await self._begin(members)
         if not is_event(head):
-            self._finish_head(head)  # a wake-up that came too late
+            if self._opened < head.sequence:
+                # An owner that froze may have parked the customer since: its record is older than what wakes it.
+                self._reopen()
+                self.partition.group.runners.push(self)
+            else:
+                self._finish_head(head)  # it came too late
             return False
         if self._crowded():
             self._park_all(members, head)
             return False
         self._work = Handling(self, head, members)
         return True
-
-    async def _look_for(self, sequence: int) -> None:
-        """Raises `UnavailableError` where a message that was delivered is not shown yet, as by a replica that is
-        behind; not where it was removed since."""
-        if await self.partition.group.transport.get(self.at.stream, sequence) is not None:
-            raise UnavailableError(f"{self.at.stream} does not show sequence {sequence} yet")
 
     async def _catch_up(self, members: list[Member], member: Member) -> None:
         catching = await CatchUp.begin(self.partition.group.catching, self.customer, member)
@@ -230,7 +231,8 @@ class KeyQueue:
         catching = self.catching
         while catching is not None and not catching.backlog and await catching.more():
             pass
-        if catching is None or not catching.backlog:
+        # Otherwise it has left the log, and the next one is nobody's decision.
+        if catching is None or not catching.backlog or catching.backlog[0].sequence != member.lane.parked:
             return
         self._work = Handling(self, catching.backlog[0], [catching.member], catching=catching)
         self._work.given_up = True
@@ -249,15 +251,8 @@ class KeyQueue:
             return
         # One at a time, since each is an output of its own; the next call parks the next.
         member = free[0]
-        change = parked_change(
-            member.writer,
-            self.at,
-            member.lane,
-            head.sequence,
-            facts,
-            wake=clock.now() + SAFETY,
-            eager=True,
-        )
+        wake = clock.now() + SAFETY
+        change = parked_change(member.writer, self.at, member.lane, head.sequence, facts, wake=wake, eager=True)
         self._submit(Step(member, change, None))
 
     def _leave_to_the_log(self) -> None:
