@@ -225,8 +225,10 @@ class Crew:
     def _left(self, child: Child, status: int) -> None:
         # One that never came to run, and failed at that, had begun nothing.
         if status not in _IN_ORDER and (child.ready or status < 0) and self._failure is None:
-            what = f"worker {child.name} did not leave in order ({_said(status)}); what it had begun comes again, to others"
-            self._failure = CrewFailed(what, status if status > 0 else Status.FAILED)
+            what = f"worker {child.name} did not leave in order ({_said(status)})"
+            self._failure = CrewFailed(
+                f"{what}; what it had begun comes again, to others", status if status > 0 else Status.FAILED
+            )
 
 
 def _said(status: int) -> str:
