@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from sojourn.bus.breaker import Breakers
 from sojourn.bus.delivery.budget import Budget
@@ -8,7 +9,20 @@ from sojourn.bus.delivery.group import Group, group_processors
 from sojourn.bus.delivery.probation import Probation
 from sojourn.bus.delivery.runners import Runners
 from sojourn.bus.delivery.session import Session
-from tests.bus.delivery.processors import DiscountOffered, OrderPlaced, Scripted, memory_bus, turbo
+from sojourn.bus.delivery.worker import Worker
+from sojourn.bus.memory import MemoryTransport
+from sojourn.bus.memory.transport import MemoryFlow
+from sojourn.bus.timers import VirtualTimers
+from tests.bus.delivery.processors import (
+    CartAbandoned,
+    DiscountOffered,
+    OrderPlaced,
+    Scripted,
+    check_effects,
+    memory_bus,
+    turbo,
+    until,
+)
 
 
 def make(*processors: Scripted) -> Group:
@@ -76,3 +90,52 @@ def test_a_group_begins_at_the_beginning_if_one_of_its_processors_does() -> None
     assert make(Scripted()).start_at == "now"
     late = Scripted(writer="second", group="light", start="beginning", handles=(OrderPlaced, DiscountOffered))
     assert make(Scripted(group="light"), late).start_at == "beginning"
+
+
+class Hesitant(MemoryTransport):
+    """Takes its time with consumers, and knows the flows that it opened."""
+
+    def __init__(self) -> None:
+        super().__init__(VirtualTimers())
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.flows: list[MemoryFlow] = []
+
+    async def ensure_consumer(self, *arguments: Any, **named: Any) -> None:
+        await super().ensure_consumer(*arguments, **named)
+        await self.gate.wait()
+
+    def consume(self, *arguments: Any, **named: Any) -> MemoryFlow:
+        self.flows.append(super().consume(*arguments, **named))
+        return self.flows[-1]
+
+    @property
+    def open(self) -> int:
+        return sum(not flow._closed for flow in self.flows)
+
+
+def test_a_group_that_is_paused_while_its_flows_begin_leaves_none_of_them_open() -> None:
+    """One would go on taking what is the next owner's."""
+
+    async def main() -> None:
+        transport = Hesitant()
+        async with memory_bus(transport) as bus, Worker(bus, [Scripted()]) as worker:
+            [group] = worker.groups
+            assert transport.open == bus.namespace.partitions
+            await group.pause()
+            assert transport.open == 0
+            transport.gate.clear()
+            group.resume()
+            await until(lambda: len(group.partitions) == bus.namespace.partitions)
+            await group.pause()
+            transport.gate.set()
+            await asyncio.sleep(5)
+            assert transport.open == 0 and not group.partitions
+            group.resume()
+            await until(lambda: transport.open == bus.namespace.partitions)
+            await bus.publish(CartAbandoned(customer_id="c0", n=0))
+            await worker.caught_up()
+            assert await check_effects(bus) == 1
+        assert transport.open == 0
+
+    turbo(main())

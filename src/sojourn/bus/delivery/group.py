@@ -181,10 +181,11 @@ class Group:
             )
             await partition.start(after)
         except BaseException:
-            await self._shut(number)
+            await self._end(partition)
             raise
-        if self.paused:
-            await self._shut(number)
+        if self.paused or self.partitions.get(number) is not partition:
+            # Whoever paused or closed the group meanwhile did so before there was a flow to end.
+            await self._end(partition)
         elif self.record is not record:
             partition.restart("the group now reads actions of other writers")
         self.progressed()
@@ -201,9 +202,14 @@ class Group:
         return idle
 
     async def _shut(self, number: int) -> None:
-        partition = self.partitions.pop(number, None)
-        if partition is None:
-            return
+        partition = self.partitions.get(number)
+        if partition is not None:
+            await self._end(partition)
+
+    async def _end(self, partition: Partition) -> None:
+        number = partition.number
+        if self.partitions.get(number) is partition:
+            del self.partitions[number]
         try:
             await partition.shut()
         except SojournError as error:
