@@ -11,7 +11,7 @@ from sojourn.bus.delivery.runners import Runners
 from sojourn.bus.delivery.session import Session
 from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.memory import MemoryTransport
-from sojourn.bus.memory.transport import MemoryFlow
+from sojourn.bus.memory.consumer import MemoryFlow
 from sojourn.bus.timers import VirtualTimers
 from tests.bus.delivery.processors import (
     CartAbandoned,
