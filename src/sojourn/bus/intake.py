@@ -76,8 +76,9 @@ def file_document(
 
     It has to fit the registered schema of the version it says it has, in ``schemaversion`` or ``dataschema``; one that
     says nothing is of the oldest. Personal values, and the whole of a document that is buried, are sealed; without
-    ``sealers``, which a worker without a master key has not, a document that is buried stays as it is. Raises
-    `KeyWantedError`: without ``sealers`` also for what is buried of a type that has personal values.
+    ``sealers``, which a worker without a master key has not, a document that is buried stays as it is. A document
+    without personal values needs no key, whatever its type could hold. Raises `KeyWantedError`: without ``sealers``
+    also for what is buried of a type that has personal values.
     """
     record: SchemaRecord | None = None
     document: dict[str, Any] = {}
@@ -109,7 +110,8 @@ def file_document(
         own = spec is not None and spec.version == version.version
         if spec.personal if spec is not None and own else contracts.of(version).personal:
             event = envelope.event if own else None
-            completed["data"] = _seal_data(completed["data"], version, event, _sealer(sealers, key))
+            sealer = sealers(key) if sealers is not None else None
+            completed["data"] = _seal_data(completed["data"], version, event, _Noting(key, sealer))
             payload = _written(completed)
         if len(payload) > max_size:
             raise TooLargeError(
@@ -164,14 +166,15 @@ def _sealer(sealers: Sealers | None, customer: str) -> CustomerKey:
     return key
 
 
-def _seal_data(data: dict[str, Any], version: VersionRecord, event: Event | None, key: CustomerKey) -> dict[str, Any]:
-    """The data with what is personal sealed, as the producer wrote the rest of it."""
-    noted = _Noting(key)
+def _seal_data(data: dict[str, Any], version: VersionRecord, event: Event | None, noted: _Noting) -> dict[str, Any]:
+    """The data with what is personal sealed, as the producer wrote the rest of it. Raises `KeyWantedError`."""
     sealed = seal_document(data, version.schema_, noted)
+    noted.check()
     if event is None:
         return sealed
     found, noted.sealed = noted.sealed, 0
     written = event.__pydantic_serializer__.to_json(event, by_alias=True, exclude_unset=True, context=Sealing(noted))
+    noted.check()
     if noted.sealed == found:
         return sealed
     # The class also reads names that its schema does not have: then the event is written as the class does.
@@ -180,18 +183,29 @@ def _seal_data(data: dict[str, Any], version: VersionRecord, event: Event | None
 
 
 class _Noting(CustomerKey):
-    """A customer's key that counts the values it seals."""
+    """A customer's key that counts the values it seals, or, where it is not at hand, notes that it would be needed."""
 
-    __slots__ = ("_key", "sealed")
+    __slots__ = ("_customer", "_key", "_wanted", "sealed")
 
-    def __init__(self, key: CustomerKey) -> None:
-        self.id = key.id
+    def __init__(self, customer: str, key: CustomerKey | None) -> None:
+        self.id = key.id if key is not None else ""
+        self._customer = customer
         self._key = key
+        self._wanted = False
         self.sealed = 0
 
     def seal(self, plain: bytes, *, remember: bool = True) -> str:
         self.sealed += plain != b"null"
-        return self._key.seal(plain, remember=remember)
+        if self._key is not None:
+            return self._key.seal(plain, remember=remember)
+        # Not raised here: a serializer would make another error of it.
+        self._wanted = True
+        return ""
+
+    def check(self) -> None:
+        """Raises `KeyWantedError` where something had to be sealed without a key."""
+        if self._wanted:
+            raise KeyWantedError(self._customer)
 
 
 def _sealed(content: bytes, sealers: Sealers | None, at: Address) -> bytes:
