@@ -13,6 +13,7 @@ from sojourn.console.session import with_bus
 
 if TYPE_CHECKING:
     from sojourn.bus.client import Bus
+    from sojourn.bus.personal.loss import Loss
     from sojourn.console.masterkeys import Status
 
 
@@ -104,3 +105,46 @@ def rotate(settings: Settings, yes: bool, output: Form) -> None:
         return rotated, await look(bus, settings)
 
     tell_rotation(*with_bus(settings, work), settings.namespace, output)
+
+
+@keys.command(
+    short_help="Gives up a master key that is lost, with all that it wraps.",
+    epilog=example("sojourn keys forget master-1 --dry-run", "sojourn keys forget master-1 --yes"),
+)
+@click.argument("id", metavar="MASTER_ID")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be erased.")
+@form
+@connection
+def forget(settings: Settings, id: str, yes: bool, dry_run: bool, output: Form) -> None:
+    """Erases the customers' keys that the master key MASTER_ID wraps, for the case that nobody has it any more.
+
+    Without it they open nothing, and processes with personal data refuse to start in case it is found after all: this
+    decides that it is not. What those customers' keys sealed reads None from then on, as after an erasure; what is
+    published later gets new keys. Stop whatever still runs with MASTER_ID before. One that is at hand is refused.
+    """
+    from sojourn.bus.personal.loss import forget as forget_key
+    from sojourn.bus.personal.loss import survey
+    from sojourn.console.confirming import confirm, require_answer
+    from sojourn.console.masterkeys import at_hand, tell_loss, to_forget
+
+    if not dry_run:
+        require_answer(yes=yes, look=f"sojourn keys forget {id} --dry-run")
+
+    async def look(bus: Bus) -> Loss:
+        return await survey(bus.transport, bus.namespace, at_hand(settings), id)
+
+    if dry_run or not yes:
+        loss = with_bus(settings, look)
+        if dry_run:
+            tell_loss(loss, None, settings.namespace, output)
+            return
+        note(f"to erase: {to_forget(loss)}")
+        question = f"Give up {id} for good, in namespace {settings.namespace}, with no copy of it anywhere?"
+        confirm(question, yes=yes, otherwise="nothing was erased")
+
+    async def work(bus: Bus) -> tuple[Loss, int]:
+        loss = await look(bus)
+        return loss, await forget_key(bus.keys, bus.transport, bus.namespace, at_hand(settings), id)
+
+    tell_loss(*with_bus(settings, work), settings.namespace, output)
