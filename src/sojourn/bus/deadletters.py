@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from sojourn.bus.client import Bus
 from sojourn.bus.errors import ConfigurationError, DecodeError, NotFoundError
 from sojourn.bus.intake import INGRESS, NOBODY
-from sojourn.bus.personal.key import SEALED, UnknownKeyError
+from sojourn.bus.personal.key import SEALED, UnknownKeyError, sealed_by
 from sojourn.bus.ports import Stored
 from sojourn.bus.subjects import NO_KEY, unescape_key
 
@@ -110,7 +110,10 @@ async def original(bus: Bus, letter: DeadLetter) -> bytes | None:
         content += base64.b64decode(from_json(part.payload)["original"])
     if not facts.get("sealed"):
         return content
-    key = await bus.keys.load(letter.customer if letter.customer is not None else NOBODY)
+    id = sealed_by(content.decode())
+    if id in bus.keys.gone:
+        return None
+    key = await bus.keys.seek(letter.customer if letter.customer is not None else NOBODY, id)
     try:
         return base64.b64decode(from_json(key.unseal(content.decode()))) if key is not None else None
     except UnknownKeyError:
@@ -123,7 +126,9 @@ async def _opened(bus: Bus, letter: DeadLetter) -> DeadLetter:
         return letter
     told = "[erased with the customer's personal data]"
     try:
-        key = bus.keys.cached(letter.customer) or await bus.keys.load(letter.customer)
+        id, key = sealed_by(letter.reason), bus.keys.cached(letter.customer)
+        if id not in bus.keys.gone and (key is None or key.id != id):
+            key = await bus.keys.seek(letter.customer, id)
         if key is not None:
             facts = {name: from_json(key.unseal(getattr(letter, name))) for name in ("reason", "traceback")}
             return letter.model_copy(update=facts)

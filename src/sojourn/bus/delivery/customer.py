@@ -9,7 +9,7 @@ from sojourn.bus.delivery.member import Member
 from sojourn.bus.errors import UnavailableError
 from sojourn.bus.event import Event, holds_personal
 from sojourn.bus.lane import Lane
-from sojourn.bus.personal.key import CustomerKey, UnknownKeyError, handling
+from sojourn.bus.personal.key import CustomerKey, UnknownKeyError, handling, sealed_by
 from sojourn.bus.ports import Delivery, Stored
 from sojourn.bus.processor import Output, SetTimer
 from sojourn.bus.reading import Reader, UnknownVersionError, read_as
@@ -29,7 +29,7 @@ class Customer:
     def __init__(self, group: Group, at: Address) -> None:
         self._group = group
         self._at = at
-        self.reader = Reader(group.schemas, certain=False)
+        self.reader = Reader(group.schemas, certain=False, gone=group.keys.gone)
 
     @property
     def key(self) -> CustomerKey | None:
@@ -50,7 +50,8 @@ class Customer:
             if there is not None and at.token != NO_KEY:
                 raise UnavailableError(f"{at.stream} does not show sequence {delivery.sequence} yet")
         if group.personal and at.token != NO_KEY:
-            self.key = group.keys.cached(at.key) or await group.keys.load(at.key)
+            # Where it is not at hand, the first sealed value asks for it.
+            self.key = group.keys.cached(at.key)
         return await self.read(lambda reader: self._replayed(stored, delivery.sequence, reader))
 
     def _replayed(self, stored: Sequence[Stored], upto: int, reader: Reader) -> list[Member]:
@@ -94,8 +95,10 @@ class Customer:
                 return self.key.unseal(text, remember=False)
         except UnknownKeyError:
             pass
+        if (id := sealed_by(text)) in self._group.keys.gone:
+            return None
         # Not kept: whoever is being handled here goes on with the key that the event was read with.
-        key = await self._group.keys.load(self._at.key)
+        key = await self._group.keys.seek(self._at.key, id)
         try:
             return key.unseal(text, remember=False) if key is not None else None
         except UnknownKeyError:
