@@ -97,7 +97,9 @@ def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
         (b"\xff", "cannot be read"),
         (b"[]", "has the format None, this version of Sojourn reads 'sojourn.schemas/1'"),
         (b"{}", "has the format None"),
-        (b'{"format": "sojourn.schemas/2", "types": {}}', "has the format 'sojourn.schemas/2'"),
+        (b'{"format": "sojourn.schemas/0", "types": {}}', "has the format 'sojourn.schemas/0', .* take a new one"),
+        (b'{"format": "sojourn.schemas/x", "types": {}}', "has the format 'sojourn.schemas/x', .* take a new one"),
+        (b'{"format": "other/2", "types": {}}', "has the format 'other/2', .* take a new one"),
         (b'{"format": "sojourn.schemas/1"}', "holds no types"),
         (b'{"format": "sojourn.schemas/1", "types": {"A": 5}}', "A is no record"),
         (b'{"format": "sojourn.schemas/1", "types": {"A": {"versions": []}}}', "A is no record: key_field"),
@@ -109,6 +111,13 @@ def test_what_is_no_lock_file_says_so(content: bytes, message: str, tmp_path: Pa
     with pytest.raises(ConfigurationError, match=message) as caught:
         read_lock(path)
     assert str(path) in str(caught.value) and ("sojourn schemas pull" in str(caught.value) or content == b"\xff")
+
+
+@pytest.mark.parametrize("format", ["sojourn.schemas/2", "sojourn.schemas/10"])
+def test_a_newer_format_wants_a_newer_sojourn(format: str) -> None:
+    # A new one would take the place of what colleagues with the newer version have committed.
+    with pytest.raises(ConfigurationError, match=rf"the format '{format}', .* at most: update Sojourn$"):
+        parse_lock(json.dumps({"format": format, "types": {}}))
 
 
 def _schema(document: dict[str, Any]) -> dict[str, Any]:

@@ -63,6 +63,11 @@ def parse_lock(text: str, name: str = LOCK_FILE) -> dict[str, SchemaRecord]:
             f"the lock file {name} is no JSON: {error}; undo the edit (or merge), or {_AGAIN}"
         ) from error
     found = document.get("format") if isinstance(document, dict) else None
+    if _is_newer(found):
+        raise ConfigurationError(
+            f"the lock file {name} has the format {found!r}, and this version of Sojourn reads {FORMAT!r} at most: "
+            "update Sojourn"
+        )
     if found != FORMAT:
         raise ConfigurationError(
             f"the lock file {name} has the format {found!r}, this version of Sojourn reads {FORMAT!r}: {_AGAIN}"
@@ -71,6 +76,12 @@ def parse_lock(text: str, name: str = LOCK_FILE) -> dict[str, SchemaRecord]:
     if not isinstance(types, dict):
         raise ConfigurationError(f"the lock file {name} holds no types: {_AGAIN}")
     return {type: _record(type, part, name) for type, part in sorted(types.items())}
+
+
+def _is_newer(format: object) -> bool:
+    family, _, number = FORMAT.rpartition("/")
+    said = format.rpartition("/") if isinstance(format, str) else ("", "", "")
+    return said[0] == family and said[2].isdecimal() and len(said[2]) < 10 and int(said[2]) > int(number)
 
 
 def _record(type: str, part: object, name: str) -> SchemaRecord:
