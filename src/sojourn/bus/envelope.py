@@ -91,6 +91,21 @@ class Cause(NamedTuple):
     traceparent: str | None = None
 
 
+class _NoKey(CustomerKey):
+    """Stands for a customer's key where nothing is expected to be sealed."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        pass
+
+    def seal(self, plain: bytes, *, remember: bool = True) -> str:
+        raise ValueError("a personal value stands where the class does not say so: give the field the model's own type")
+
+
+_NOTHING_PERSONAL = Sealing(_NoKey())
+
+
 def cause_of(envelope: Envelope[Event], sequence: int | None) -> Cause:
     """The envelope as the cause of the next; ``sequence`` is its place in its stream."""
     return Cause(envelope.id, envelope.type, envelope.correlation_id, sequence, envelope.hops, envelope.traceparent)
@@ -118,10 +133,8 @@ def encode(
     if spec.personal and sealer is None and holds_personal(event):
         raise SchemaError(f"{spec.type} has personal values, and the customer's key to seal them is not at hand")
     try:
-        if sealer is not None and spec.personal:
-            data = event.__pydantic_serializer__.to_json(event, by_alias=True, context=Sealing(sealer)).decode()
-        else:
-            data = event.__pydantic_serializer__.to_json(event, by_alias=True).decode()
+        context = Sealing(sealer) if sealer is not None and spec.personal else _NOTHING_PERSONAL
+        data = event.__pydantic_serializer__.to_json(event, by_alias=True, context=context).decode()
     except Exception as error:
         raise SchemaError(f"{spec.type} cannot be written as JSON: {error}") from error
     head = (
