@@ -43,7 +43,8 @@ _BYTES = {"utf8": "binary", "base64": "base64url", "hex": "hex"}
 
 def model_schema(cls: type[BaseModel]) -> Schema:
     """The JSON Schema of a model's documents as they are stored and read, by alias."""
-    return cls.model_json_schema(by_alias=True, mode="validation", schema_generator=_Generate)
+    found = cls.model_json_schema(by_alias=True, mode="validation", schema_generator=_Generate)
+    return {**found, own.COMPLETE: True}
 
 
 class _Generate(GenerateJsonSchema):

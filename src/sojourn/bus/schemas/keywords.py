@@ -14,6 +14,9 @@ PLACES = "x-sojourn-decimal-places"
 NAN = "x-sojourn-nan"
 """True: a Decimal may be NaN or infinite."""
 
+COMPLETE = "x-sojourn-complete"
+"""True, of a whole schema: it says all that these keywords can say. One registered by an earlier build does not."""
+
 ZONE = "x-sojourn-zone"
 """Of a time: ``required``, ``none``, or the one offset from UTC that is allowed, in seconds."""
 NOW = "x-sojourn-now"
@@ -48,7 +51,7 @@ HOST = "x-sojourn-host"
 
 OWN = frozenset(
     {
-        *(KEY, PERSONAL, DIGITS, PLACES, NAN, ZONE, NOW, LOWEST, HIGHEST, ABOVE, BELOW),
+        *(KEY, PERSONAL, COMPLETE, DIGITS, PLACES, NAN, ZONE, NOW, LOWEST, HIGHEST, ABOVE, BELOW),
         *(TEXT_OF, READ_AS, CHOSEN, STRIP, ASCII, FLAGS, STRICT, BITS, SCHEMES, HOST),
     }
 )
