@@ -94,7 +94,8 @@ def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
     [
         (b"<<<<<<< ours\n{}", "is no JSON: .*undo the edit"),
         (b"", "is no JSON"),
-        (b"\xff", "cannot be read"),
+        (b"\xff", "is no JSON: it is no text in UTF-8"),
+        (b"[" * 200_000, "is no JSON: .*undo the edit"),
         (b"[]", "has the format None, this version of Sojourn reads 'sojourn.schemas/1'"),
         (b"{}", "has the format None"),
         (b'{"format": "sojourn.schemas/0", "types": {}}', "has the format 'sojourn.schemas/0', .* take a new one"),
@@ -110,7 +111,7 @@ def test_what_is_no_lock_file_says_so(content: bytes, message: str, tmp_path: Pa
     path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=message) as caught:
         read_lock(path)
-    assert str(path) in str(caught.value) and ("sojourn schemas pull" in str(caught.value) or content == b"\xff")
+    assert str(path) in str(caught.value) and "sojourn schemas pull" in str(caught.value)
 
 
 @pytest.mark.parametrize("format", ["sojourn.schemas/2", "sojourn.schemas/10"])

@@ -49,8 +49,10 @@ def read_lock(path: Path) -> dict[str, SchemaRecord]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise NotFoundError(f"there is no lock file {path}: {_AGAIN}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the lock file {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(f"the lock file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"the lock file {path} is no JSON: it is no text in UTF-8; {_AGAIN}") from error
     return parse_lock(text, str(path))
 
 
@@ -58,7 +60,7 @@ def parse_lock(text: str, name: str = LOCK_FILE) -> dict[str, SchemaRecord]:
     """The records in a lock file's text, by type name; ``name`` is for messages. See `read_lock`."""
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(
             f"the lock file {name} is no JSON: {error}; undo the edit (or merge), or {_AGAIN}"
         ) from error
@@ -104,5 +106,5 @@ def _record(type: str, part: object, name: str) -> SchemaRecord:
 def _whole(version: VersionRecord) -> bool:
     try:
         return fingerprint(version.schema_) == version.hash
-    except (AttributeError, KeyError, TypeError):  # no schema any more
+    except (AttributeError, KeyError, RecursionError, TypeError):  # no schema any more
         return False

@@ -9,6 +9,7 @@ import click
 
 from sojourn.console.failures import Problems, note, several
 from sojourn.console.options import Form, Settings, connection, debugging, example, form
+from sojourn.console.parameters import require_name
 from sojourn.console.session import with_bus
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def keys() -> None:
     short_help="Writes a new master key to a new file.",
     epilog=example("sojourn keys new master.key", "sojourn keys new master-2.key --keep master.key"),
 )
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), callback=require_name)
 @click.option("--id", metavar="NAME", help="What the key is called, never reused. Default: master-1, master-2 …")
 @click.option(
     "--keep", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
