@@ -82,6 +82,9 @@ def test_a_missing_master_key_is_told_with_what_it_wraps(console: Console, event
     ended = console("keys", "status", "--master-key", "other.key", "-o", "jsonl")
     assert ended.status == 1
     assert "wrapped by master-1, which is not among the master keys given (other)" in ended.err
+    assert ended.err.splitlines()[-1].startswith(
+        "sojourn: where no copy of it is left, `sojourn keys forget MASTER_ID`"
+    )
     lines = [json.loads(line) for line in ended.out.splitlines()]
     assert [(one["id"], one["at_hand"], one["first"], one["wraps"]) for one in lines] == [
         ("other", True, True, 0), ("master-1", False, False, 1),

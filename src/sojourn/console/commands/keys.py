@@ -73,7 +73,8 @@ def status(settings: Settings, output: Form) -> None:
     found = with_bus(settings, lambda bus: look(bus, settings))
     tell_status(found, settings.namespace, output)
     if found.trouble is not None:
-        raise Problems([found.trouble])
+        out = "where no copy of it is left, `sojourn keys forget MASTER_ID` gives it up, with all that it wraps"
+        raise Problems([found.trouble, out])
 
 
 @keys.command(
