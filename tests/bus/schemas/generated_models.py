@@ -121,8 +121,10 @@ def scalar(rng: Random) -> Shape:
 def limited(rng: Random, shape: Shape) -> Shape:
     """With other limits, whatever fits the kind."""
     match shape.kind:
-        case "decimal" if rng.random() < 0.5:
-            return Shape("decimal", digits=rng.choice([None, 2, 3, 5]), places=rng.choice([None, 0, 1, 2]))
+        case "decimal" if rng.random() < (0.5 if shape.places is None else 0.9):
+            return Shape("decimal", digits=rng.choice([None, None, 3, 5]), places=rng.choice([None, 0, 1, 2]))
+        case "flag":
+            return replace(shape, values=tuple(rng.sample([1, 2, 4], rng.randint(1, 3))))
         case "url":
             return Shape("url", values=tuple(rng.sample(SCHEMES, rng.randint(0, 3))))
         case "int" | "float" | "decimal" | "strict" | "date" | "aware" | "naive" | "span":
