@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from sojourn.bus.defaults import check_defaults
 from sojourn.bus.errors import DefinitionError
 from sojourn.bus.naming import is_fact, suggest_fact
 from sojourn.bus.origin import calling_line
@@ -204,6 +205,7 @@ def _inspect(cls: type[Event], version: int, fact: bool) -> EventSpec:
         check_personal(cls, key=keys[0])
         check_written(cls)
         personal = tuple(personal_names(cls))
+        check_defaults(cls)
     except DefinitionError as error:
         raise DefinitionError(f"{calling_line()}: {error}") from None
     owner, level = cls.__sojourn_declared__
