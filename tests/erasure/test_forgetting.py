@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -56,6 +56,8 @@ class Memory:
 class Remembering(Scripted):
     """An agent made of one function, with such a memory."""
 
+    start: Literal["now", "beginning"]
+
     def __init__(self, handle: Callable[[Memory, Turn], Any], **options: Any) -> None:
         options = {
             "handles": (EmailGiven, PageVisited, ReminderWaited),
@@ -83,7 +85,7 @@ def given(customer: str, email: str | None, note: str = "") -> EmailGiven:
 
 
 @contextlib.asynccontextmanager
-async def working(server: NatsServer, at: Namespace, agent: Scripted) -> AsyncIterator[tuple[Bus, Worker]]:
+async def working(server: NatsServer, at: Namespace, agent: Remembering) -> AsyncIterator[tuple[Bus, Worker]]:
     async with opened(server, at, MASTER) as bus, Worker(bus, [agent]) as worker:
         yield bus, worker
 

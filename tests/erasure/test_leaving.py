@@ -32,7 +32,7 @@ async def send(server: NatsServer, at: Namespace, start: int, values: list[str])
         stream = client.jetstream()
         for number, value in enumerate(values[:-1], start):
             await client.publish(f"{at.name}.in.FormFilled", document(number, value))
-        await stream.publish(f"{at.name}.in.FormFilled", document(start + len(values), values[-1]))
+        await stream.publish(f"{at.name}.in.FormFilled", document(start + len(values), values[-1]), timeout=30)
     finally:
         await client.close()
 

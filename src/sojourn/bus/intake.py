@@ -111,7 +111,7 @@ def file_document(
         if spec.personal if spec is not None and own else contracts.of(version).personal:
             event = envelope.event if own else None
             sealer = sealers(key) if sealers is not None else None
-            completed["data"] = _seal_data(completed["data"], version, event, _Noting(key, sealer))
+            completed["data"] = _seal_data(document["data"], version, event, _Noting(key, sealer))
             payload = _written(completed)
         if len(payload) > max_size:
             raise TooLargeError(
