@@ -120,6 +120,10 @@ class Item(BaseModel):
     price: int
 
 
+class ClosedItem(Item):
+    model_config = CLOSED
+
+
 class Article(BaseModel):
     """Another name for an Item."""
 
@@ -393,9 +397,33 @@ CASES = [
         "a: looked for at list.a too, where something else may be",
     ),
     Case(
-        "a closed model that opens may hold what old readers refuse", m(CLOSED, a=int), m(a=int), OLD_READERS, "opened"
+        "a closed model refuses further fields of its own version only, and ignores those of a later, open one",
+        m(CLOSED, a=int),
+        m(a=int),
+        FINE,
+        "opened",
     ),
-    Case("an open model that closes refuses what old data may hold", m(a=int), m(CLOSED, a=int), OLD_DATA, "closed"),
+    Case(
+        "the same with a field more: it ignores that, too",
+        m(CLOSED, a=int),
+        m(a=int, b=(int | None, None)),
+        FINE,
+        "b: optional field added",
+    ),
+    Case(
+        "in the same way it ignores what an earlier, open one may hold",
+        m(a=int),
+        m(CLOSED, a=int),
+        FINE,
+        "closed",
+    ),
+    Case(
+        "a closed model in the event ignores them, too",
+        m(a=ClosedItem),
+        m(a=Item),
+        FINE,
+        "a: opened",
+    ),
     Case("absent and true both mean open", m(a=int), m(OPEN, a=int), FINE),
     # Types.
     Case("integers are numbers", m(a=int), m(a=float), OLD_READERS, "a: widened from integer to number"),

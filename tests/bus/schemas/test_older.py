@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from enum import Flag
+from enum import Flag, IntFlag
 from typing import Annotated, Any
 
 import pytest
@@ -30,6 +30,19 @@ class Rights(Flag):
     WRITE = 2
 
 
+class Access(Flag):
+    READ = 1
+    WRITE = 2
+    BOTH = 3
+
+
+class Options(IntFlag):
+    """Its boundary lets any integer through."""
+
+    GIFT = 1
+    EXPRESS = 4
+
+
 class Item(BaseModel):
     price: Decimal = Field(max_digits=9, decimal_places=2)
 
@@ -48,6 +61,8 @@ ENFORCED: dict[str, Any] = {
     "names of days": dict[date, int],
     "strict": StrictInt,
     "flags": Rights,
+    "flags with a name for several": Access,
+    "flags of any bits": list[Options],
     "url": HttpUrl,
     "strip": Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)],
     "aliases": Annotated[int, Field(validation_alias=AliasChoices("value", "amount"))],

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sojourn.bus.schemas.keywords import COMPLETE, READ_AS, TEXT_OF
+from sojourn.bus.schemas.keywords import COMPLETE, MEMBERS, READ_AS, TEXT_OF
 
 Schema = dict[str, Any]
 """A JSON Schema, draft 2020-12."""
@@ -15,7 +15,7 @@ Schema = dict[str, Any]
 _Json = Any
 """A JSON value; as a part of a schema also one that is a schema itself: an object, True or False."""
 
-_ANNOTATIONS = {READ_AS, COMPLETE} | frozenset(
+_ANNOTATIONS = {READ_AS, COMPLETE, MEMBERS} | frozenset(
     "$schema $comment title description example examples deprecated readOnly writeOnly".split()
 )
 ONE = {TEXT_OF} | frozenset(
@@ -33,7 +33,7 @@ def contract(schema: Schema) -> Schema:
     without foreign ``x-`` keywords; properties of such names stay. In a form of its own, so that equal contracts are
     equal:
 
-    - What is read besides (`READ_AS`) says nothing of what is stored.
+    - What is read besides (`READ_AS`) says nothing of what is stored, nor do the names of flags (`MEMBERS`).
     - What has no order (``required``, ``enum``, the members of a union, the default of a set) is sorted. Python's own
       cache of ``Union`` decides which of two orders pydantic shows, and a set has another one in every process.
     - Definitions are named by what they hold. A nested class's name is not on the wire, so renaming it changes

@@ -101,6 +101,7 @@ class _Generate(GenerateJsonSchema):
             return found
         # Flags are combined, and a combination is none of the members.
         flags: Schema = {word: value for word, value in found.items() if word not in {"enum", "type"}}
+        flags[own.MEMBERS] = found["enum"]
         if vars(cls)["_boundary_"] in {KEEP, CONFORM}:
             return {**flags, "type": "integer"}
         bits = reduce(or_, (int(member.value) for member in schema["members"]), 0)

@@ -44,6 +44,8 @@ STRICT = "x-sojourn-strict"
 """True: 1.0 is no integer."""
 BITS = "x-sojourn-bits"
 """The sum of the flags that an integer may be made of."""
+MEMBERS = "x-sojourn-members"
+"""The flags that have names, in their order: what an earlier build, and pydantic, take for all there can be."""
 SCHEMES = "x-sojourn-schemes"
 """The schemes that a URL may have, sorted."""
 HOST = "x-sojourn-host"
@@ -52,6 +54,6 @@ HOST = "x-sojourn-host"
 OWN = frozenset(
     {
         *(KEY, PERSONAL, COMPLETE, DIGITS, PLACES, NAN, ZONE, NOW, LOWEST, HIGHEST, ABOVE, BELOW),
-        *(TEXT_OF, READ_AS, CHOSEN, STRIP, ASCII, FLAGS, STRICT, BITS, SCHEMES, HOST),
+        *(TEXT_OF, READ_AS, CHOSEN, STRIP, ASCII, FLAGS, STRICT, BITS, MEMBERS, SCHEMES, HOST),
     }
 )

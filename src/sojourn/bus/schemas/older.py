@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from sojourn.bus.schemas.contract import NAMED, ONE, SEVERAL, Schema
-from sojourn.bus.schemas.keywords import BITS, COMPLETE, DECIMAL, KEY, OWN, PERSONAL
+from sojourn.bus.schemas.keywords import BITS, COMPLETE, DECIMAL, KEY, MEMBERS, OWN, PERSONAL
 
 _Node = Any
 """A part of a schema: a dict or a bool."""
 
-_FORGOTTEN = OWN - {KEY, PERSONAL, BITS}
+_FORGOTTEN = OWN - {KEY, PERSONAL}
 _LIMITS = frozenset("minimum maximum exclusiveMinimum exclusiveMaximum multipleOf".split())
 _PLAIN = frozenset({"type", "title", "description", "default", "pattern", PERSONAL})
 # How pydantic up to 2.13 begins the pattern of a Decimal's text; 2.14 shows a bare string.
@@ -46,11 +46,9 @@ def _plain(part: _Node) -> _Node:
             found[word] = _doubted(found[word])
     if found.get("format") == DECIMAL:
         found = {word: value for word, value in found.items() if word not in _LIMITS}
-    if BITS in found:
-        bits = found[BITS]
-        values = [1 << place for place in range(bits.bit_length()) if bits >> place & 1]
-        limits = _LIMITS | {BITS}
-        found = {**{word: value for word, value in found.items() if word not in limits}, "enum": values}
+    if MEMBERS in found:
+        limits = _LIMITS if BITS in found else frozenset()
+        found = {**{word: value for word, value in found.items() if word not in limits}, "enum": found[MEMBERS]}
     if "propertyNames" in found and not found["propertyNames"].keys() - _FORGOTTEN:
         del found["propertyNames"]
     return {word: value for word, value in found.items() if word not in _FORGOTTEN}
