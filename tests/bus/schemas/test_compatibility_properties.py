@@ -87,19 +87,19 @@ def assert_not_vacuous(count: Counter[str]) -> None:
 
 
 def test_what_is_accepted_is_read() -> None:
-    count = check_families(120)
-    assert count["pairs"] > 1_000
-    assert count["equal"] > 100
+    count = check_families(40)
+    assert count["pairs"] > 400
+    assert count["equal"] > 20
     assert_not_vacuous(count)
 
 
 def test_what_is_accepted_of_single_values_is_read() -> None:
-    count = check_families(300, values)
-    assert count["pairs"] > 2_000
+    count = check_families(80, values)
+    assert count["pairs"] > 500
     assert_not_vacuous(count)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 2**48))
 def test_a_verdict_is_the_same_twice_and_mirrored(seed: int) -> None:
     rng = Random(seed)
@@ -109,7 +109,7 @@ def test_a_verdict_is_the_same_twice_and_mirrored(seed: int) -> None:
         assert bool(breaking(old, new, "forward")) == bool(breaking(new, old, "backward"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**48), st.integers(0, 2**48))
 def test_strangers_never_raise(one: int, other: int) -> None:
     schemas = [relative(rng, family(rng, 1)[0]).schema for rng in (Random(one), Random(other))]
