@@ -76,14 +76,17 @@ def withhold(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
 
 
 def scrub(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """While an event is handled, hides the personal values of its customer, wherever in the line they stand."""
-    from sojourn.bus.personal.key import handling
+    """While an event is handled, hides the personal values of its customer, wherever in the line they stand. Elsewhere,
+    in a thread or of a task that was left behind, those of the customers who were handled last."""
+    from sojourn.bus.personal.key import handling, scrub_lately
 
     key = handling.get()
-    if key is not None:
-        for name, value in event.items():
-            if name not in _OURS and not name.startswith("_"):
-                event[name] = _scrubbed(value, key.scrub)
+    if key is None and "exception" not in event and str(event.get("logger", "")).split(".")[0] == "sojourn":
+        return event  # Its own words, which should stay readable.
+    clean = key.scrub if key is not None else scrub_lately
+    for name, value in event.items():
+        if name not in _OURS and not name.startswith("_"):
+            event[name] = _scrubbed(value, clean)
     return event
 
 

@@ -29,7 +29,7 @@ from sojourn.bus.errors import (
 )
 from sojourn.bus.event import Event
 from sojourn.bus.lane import Change, dead_change, output_change
-from sojourn.bus.personal.key import handling
+from sojourn.bus.personal.key import handle, handling
 from sojourn.bus.ports import Append, Delivery
 from sojourn.bus.processor import Output, Recorded
 from sojourn.bus.subjects import Address
@@ -124,7 +124,7 @@ class KeyQueue:
                     self._stale = True
                     self._start_over(LaneInterrupted())
                     return
-            handling.set(self.customer.key)
+            handle(self.customer.key)
             while self._index < len(members):
                 change, output = await self._handle(members[self._index], recorded, delivery)
                 if self.partition.discarded(self):
@@ -306,7 +306,7 @@ class KeyQueue:
 
     def _tell(self, member: Member, append: Append, sequence: int, cls: type[Event], cause: int) -> None:
         # Called by the transport: nobody is being handled there as far as the logs know.
-        before = handling.set(self.customer.key)
+        before = handle(self.customer.key)
         try:
             # Decoded again, so that the state is the same as the one folded from the log.
             recorded = Recorded(decode(append.payload, cls, self.customer.reader), sequence, member.writer.name)
