@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field, PositiveInt, create_mode
 
 from sojourn import Event, Key, Personal
 from sojourn.bus.errors import DefinitionError
+from tests.ids import told
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ def event(annotation: Any, default: Any) -> type[Event]:
         (str, Field(None, alias="remark")),
         (Personal[int] | None, "x"),
     ],
-    ids=str,
+    ids=told,
 )
 def test_a_default_of_another_type_is_refused(annotation: Any, default: Any) -> None:
     with pytest.raises(DefinitionError, match=r"test_defaults\.py:\d+: class NoteTaken: the field note defaults to "):
@@ -73,7 +74,7 @@ def test_the_refusal_names_the_way_out() -> None:
         (Annotated[str, BeforeValidator(lambda value: value or "-")], None),
         (str, Field(default_factory=lambda: 0)),
     ],
-    ids=str,
+    ids=told,
 )
 def test_what_the_field_takes_may_be_its_default(annotation: Any, default: Any) -> None:
     assert event(annotation, default)

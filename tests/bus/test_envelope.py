@@ -35,6 +35,7 @@ from sojourn.bus.event import Event, Key
 from sojourn.bus.ids import uuid7
 from sojourn.bus.personal.field import Personal
 from sojourn.bus.personal.key import SEALED, CustomerKey
+from tests.ids import told
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -331,7 +332,7 @@ def test_what_is_sealed_is_read_back_with_its_own_key() -> None:
     assert SEALED.encode() in make(SecretTold(customer_id="c1", secret="abc"), sealer=key)
 
 
-@pytest.mark.parametrize("value", [object(), b"\xff", "\ud800", {1, object()}, {"a": [lambda: 1]}], ids=str)
+@pytest.mark.parametrize("value", [object(), b"\xff", "\ud800", {1, object()}, {"a": [lambda: 1]}], ids=told)
 def test_what_has_no_json_is_refused(value: object) -> None:
     with pytest.raises(SchemaError, match="LinkClicked cannot be written as JSON"):
         make(LinkClicked(customer_id="c", anything=value))
@@ -475,7 +476,7 @@ class CustomerMoved(Event):
         {"note": ["secret"]},
         {"customer_id": "secret" * 100},
     ],
-    ids=str,
+    ids=told,
 )
 def test_errors_hold_nothing_of_the_data(data: dict[str, Any]) -> None:
     raw = json.dumps(document(type="CustomerMoved", schemaversion=1, data={"customer_id": "c1"} | data)).encode()

@@ -37,6 +37,7 @@ from sojourn.bus.schemas.schema import Schema, fingerprint, key_name, schema_of
 from sojourn.bus.schemas.validation import Contracts
 from sojourn.bus.subjects import NO_KEY, Namespace, unescape_key
 from sojourn.bus.timers import VirtualTimers
+from tests.ids import told
 
 LIMIT = 1_048_576 - 1024
 NAMESPACE = Namespace("test", 4, 2)
@@ -308,7 +309,7 @@ def test_bad_attributes_are_buried_under_their_reason(changes: dict[str, Any]) -
         ({"datacontenttype": "text/xml"}, "'datacontenttype' has to be JSON, application/json"),
         ({"time": "1767225600"}, "'time' has to be a text as in RFC 3339, 2026-01-31T10:00:00Z"),
     ],
-    ids=str,
+    ids=told,
 )
 def test_reasons_name_the_way_out(changes: dict[str, Any], reason: str) -> None:
     assert reason in str(refused(document(**changes)))
@@ -322,7 +323,7 @@ def test_reasons_name_the_way_out(changes: dict[str, Any], reason: str) -> None:
         *({"dataschema": schema} for schema in ("urn:sojourn:OrderPlaced:2", "https://till.example/order/7", None)),
         {"dataschema": "urn:sojourn:OrderPlaced:2", "schemaversion": 2},
     ],
-    ids=str,
+    ids=told,
 )
 def test_what_it_says_of_its_data_may_be_said_in_several_ways(changes: dict[str, Any]) -> None:
     assert file(document(**changes)).error is None
@@ -348,7 +349,7 @@ def test_a_time_may_be_as_precise_as_it_likes() -> None:
         {"correlationid": ""},
         {"correlationid": None, "hops": None, "causationid": None, "schemaversion": None, "subject": None},
     ],
-    ids=str,
+    ids=told,
 )
 def test_what_only_this_bus_can_say_is_not_taken_from_others(forged: dict[str, Any]) -> None:
     stored = json.loads(file(document(**forged)).appends[0].payload)
@@ -468,7 +469,7 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("data", "reason"), OTHERS, ids=str)
+@pytest.mark.parametrize(("data", "reason"), OTHERS, ids=told)
 @pytest.mark.parametrize("catalog", [Catalog([MeterRead]), Catalog()], ids=["own", "others"])
 def test_what_the_class_would_convert_does_not_fit_what_is_registered(
     data: dict[str, Any], reason: str, catalog: Catalog
@@ -487,7 +488,7 @@ def test_what_the_class_would_convert_does_not_fit_what_is_registered(
         {"known": True, "kind": 1, "tags": ["a", "b"], "cents": "0.30", "more": {"any": 1}},
         {"meters": [{"reading": 17}, {}], "any_of": {"sku": "a"}},
     ],
-    ids=str,
+    ids=told,
 )
 def test_what_fits_is_filed_by_those_who_know_the_class_and_those_who_do_not(data: dict[str, Any]) -> None:
     assert [meter(data, catalog).error for catalog in (Catalog([MeterRead]), Catalog())] == [None, None]
@@ -515,7 +516,7 @@ PLAIN = "eva@example.com"
         {"mail": PLAIN, "e-mail": PLAIN, "who": {"mail": PLAIN}},
         {"e-mail": None, "mail": PLAIN, "who": {"mail": PLAIN}},
     ],
-    ids=str,
+    ids=told,
 )
 def test_a_personal_value_is_sealed_under_whatever_name_it_comes(data: dict[str, Any], catalog: Catalog) -> None:
     filing = meter(data, catalog)

@@ -25,6 +25,7 @@ from sojourn.bus.envelope import encode
 from sojourn.bus.errors import DefinitionError, SchemaError
 from sojourn.bus.event import spec_of
 from sojourn.bus.personal.key import SEALED, CustomerKey
+from tests.ids import told
 
 EMAIL = "ann@example.org"
 KEY = CustomerKey("k1", bytes(32))
@@ -91,7 +92,7 @@ def written(given: Event, sealer: CustomerKey | None = KEY) -> str:
         list[Annotated[Personal[str], PlainSerializer(loud)] | None],
         list[Annotated[Personal[str], WrapSerializer(quiet)] | None],
     ],
-    ids=str,
+    ids=told,
 )
 def test_a_serializer_that_would_write_a_personal_value_in_plain_is_refused(annotation: Any) -> None:
     with pytest.raises(DefinitionError, match=r"the field contact.* a serializer would write it in plain"):
@@ -125,7 +126,7 @@ def test_further_fields_cannot_be_personal() -> None:
         (Personal[Annotated[str, PlainSerializer(loud)]] | None, EMAIL),
         (tuple[int, Card], (1, Card(email=EMAIL))),
     ],
-    ids=str,
+    ids=told,
 )
 def test_serializers_that_leave_the_seal_are_taken(annotation: Any, value: object) -> None:
     given = event(annotation).model_validate({"customer_id": "ann", "contact": value})
