@@ -26,8 +26,9 @@ demo: .venv/.run
 replay: .venv/.run .venv/.replay
 	$(BIN)/sojourn replay cdnow
 
+# On all cores, but not on so many that servers and workers starve each other.
 test: .venv/.dev .venv/.replay
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: check-style check-types check-imports check-tree check-package
 

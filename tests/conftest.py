@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from tests.nats_server import NatsServer
 # How long one example takes says more about the machine's other work than about the code.
 settings.register_profile("sojourn", deadline=None)
 settings.load_profile("sojourn")
+
+# Started in the background of a script, this process ignores it, and so would every one that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

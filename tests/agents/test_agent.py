@@ -12,6 +12,7 @@ from sojourn import Agent, Context, Event, Journey, Key, Retry, agent, evolve, o
 from sojourn.agents.agent import spec_of_agent
 from sojourn.agents.spec import AgentSpec, Style
 from sojourn.bus.errors import DefinitionError
+from tests.ids import told
 
 if TYPE_CHECKING:
     from decimal import Decimal as Unseen
@@ -276,7 +277,7 @@ class NeedsArguments(Agent):
         ({"base": Agent[Bare]}, "Bare never changes: give it @evolve methods, or write a bare Agent"),
         ({"base": Agent[int]}, r"Agent\[...\] takes a Journey class, not <class 'int'>"),  # type: ignore[type-var]
     ],
-    ids=str,
+    ids=told,
 )
 def test_agents_that_cannot_work(options: dict[str, Any], message: str) -> None:
     with pytest.raises(DefinitionError, match=rf"test_agent.py:\d+: class Made: .*{message}"):
@@ -376,7 +377,7 @@ def takes_other_journey(event: CartAbandoned, visit: Visit) -> bool:
         (takes_other_journey, "where=takes_other_journey is given a Cart, but its visit is Visit"),
         (lambda: True, r"where=<lambda> must take \(event, journey\) or \(event\)"),
     ],
-    ids=str,
+    ids=told,
 )
 def test_predicates_that_cannot_work(where: Any, message: str) -> None:
     with pytest.raises(DefinitionError, match=rf"test_agent.py:\d+: Made.short: {message}"):

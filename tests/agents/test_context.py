@@ -17,6 +17,7 @@ from sojourn.agents.agent import spec_of_agent
 from sojourn.bus.errors import HandlerError
 from sojourn.bus.processor import CancelTimer, SetTimer
 from tests.agents.turns import START, FakeTurn
+from tests.ids import told
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -186,7 +187,7 @@ def liar() -> int:
         (int, ("3",), r"ctx.once\(int\): int .* needs a return annotation"),
         (len, ("3",), r"ctx.once\(len\): len .* needs a return annotation"),
     ],
-    ids=str,
+    ids=told,
 )
 async def test_results_that_cannot_come_back(fn: Any, args: Any, message: str) -> None:
     with pytest.raises(HandlerError, match=message):
@@ -254,7 +255,7 @@ def test_timers() -> None:
         (WaitEnded(), datetime(2262, 1, 1, tzinfo=UTC), "wait", "is too far away: timers end before 2262"),
         (WaitEnded(), datetime.max.replace(tzinfo=timezone(-timedelta(hours=1))), "wait", "is too far away"),
     ],
-    ids=str,
+    ids=told,
 )
 def test_timers_that_cannot_be_set(event: Any, at: Any, name: str, message: str) -> None:
     with pytest.raises(HandlerError, match=rf"waiter's handler start \(.*\): .*{message}"):

@@ -13,6 +13,7 @@ from sojourn.agents.processor import AgentProcessor
 from sojourn.bus.errors import ClosedError, HandlerError, PermanentError
 from sojourn.bus.processor import NOTHING, Output, Processor, Resident, SetTimer, Turn
 from tests.agents.turns import START, FakeTurn, recorded
+from tests.ids import told
 
 
 class ShopEvent(Event, abstract=True):
@@ -196,7 +197,7 @@ async def run(turn: Turn, answer: object, agent: type[Agent[Any]] = Shapes) -> O
         ([OFFER, CouponSent()], [OFFER, CouponSent()]),
         ((OFFER, None, [CouponSent()]), [OFFER, CouponSent()]),
     ],
-    ids=str,
+    ids=told,
 )
 async def test_what_handlers_return_and_yield(cause: Event, times: int, answer: object, expected: list[Event]) -> None:
     output = await run(FakeTurn(cause), answer)
@@ -225,7 +226,7 @@ class Bystander(ShopEvent, fact=True):
             r"published a DiscountOffered of another customer whose key cannot be one: a key must not be empty",
         ),
     ],
-    ids=str,
+    ids=told,
 )
 async def test_what_handlers_must_not_return(cause: Event, times: int, answer: object, message: str) -> None:
     with pytest.raises(HandlerError, match=rf"shapes's handler \w+ \(.*test_processor.py:\d+\) {message}"):

@@ -16,13 +16,26 @@ from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, RootModel, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    Json,
+    RootModel,
+    computed_field,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import to_json
 
 from sojourn.bus.envelope import Cause, Envelope, cause_of, decode, encode, format_time
 from sojourn.bus.errors import DecodeError, PermanentError, SchemaError, UnknownTypeError
 from sojourn.bus.event import Event, Key
 from sojourn.bus.ids import uuid7
+from sojourn.bus.personal.field import Personal
+from sojourn.bus.personal.key import SEALED, CustomerKey
+from tests.ids import told
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -271,7 +284,55 @@ class LinkClicked(Event):
     anything: Any = None
 
 
-@pytest.mark.parametrize("value", [object(), b"\xff", "\ud800", {1, object()}, {"a": [lambda: 1]}], ids=str)
+class Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    n: int = 1
+
+    @computed_field
+    def twice(self) -> int:
+        return 2 * self.n
+
+
+class LeftOut(BaseModel):
+    n: int = Field(exclude=True)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (Json[list[int]], "[1]"),
+        (Closed, Closed()),
+        (LeftOut, LeftOut(n=1)),
+        (dict[tuple[int, str], int], {(1, "a"): 1}),
+        (dict[int | None, int], {None: 1}),
+        (int, 10**4400),
+    ],
+    ids=["json", "closed", "left out", "keys", "no key", "long"],
+)
+def test_what_its_own_class_could_not_read_again_is_refused(annotation: Any, value: object) -> None:
+    cls = create_model("ThingSeen", __base__=Event, customer_id=(Key, ...), thing=(annotation, ...))
+    for _ in range(2):
+        with pytest.raises(
+            SchemaError, match=r"^ThingSeen is written in a way that it does not read itself.*: (thing|document)"
+        ):
+            make(cls.model_validate({"customer_id": "c1", "thing": value}))
+
+
+def test_what_is_sealed_is_read_back_with_its_own_key() -> None:
+    class SecretTold(Event, fact=True):
+        customer_id: Key
+        secret: Personal[Annotated[str, Field(min_length=3)]] | None = None
+
+    key = CustomerKey.new()[0]
+    with pytest.raises(
+        SchemaError, match=r"does not read itself.*secret: String should have at least 3 characters"
+    ) as caught:
+        make(SecretTold.model_construct(customer_id="c1", secret="q!"), sealer=key)
+    assert "q!" not in str(caught.value)
+    assert SEALED.encode() in make(SecretTold(customer_id="c1", secret="abc"), sealer=key)
+
+
+@pytest.mark.parametrize("value", [object(), b"\xff", "\ud800", {1, object()}, {"a": [lambda: 1]}], ids=told)
 def test_what_has_no_json_is_refused(value: object) -> None:
     with pytest.raises(SchemaError, match="LinkClicked cannot be written as JSON"):
         make(LinkClicked(customer_id="c", anything=value))
@@ -415,7 +476,7 @@ class CustomerMoved(Event):
         {"note": ["secret"]},
         {"customer_id": "secret" * 100},
     ],
-    ids=str,
+    ids=told,
 )
 def test_errors_hold_nothing_of_the_data(data: dict[str, Any]) -> None:
     raw = json.dumps(document(type="CustomerMoved", schemaversion=1, data={"customer_id": "c1"} | data)).encode()

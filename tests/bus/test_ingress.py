@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from pydantic import AliasChoices, Field
 
 from sojourn.bus.catalog import Catalog
 from sojourn.bus.client import Bus
@@ -17,13 +18,17 @@ from sojourn.bus.deadletters import dead_letter, dead_letters, original
 from sojourn.bus.delivery.lease import Lease
 from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.errors import SojournError, UnavailableError
+from sojourn.bus.event import Event, Key
 from sojourn.bus.ingress import Ingress
 from sojourn.bus.memory import MemoryTransport
+from sojourn.bus.personal.field import Personal
+from sojourn.bus.personal.master import MasterKeys
 from sojourn.bus.ports import Append, Stored
 from sojourn.bus.subjects import Namespace
 from sojourn.bus.timers import VirtualTimers
 from tests.bus.delivery.processors import CartAbandoned, Scripted, check_effects, log_of, memory_bus, turbo, until
 from tests.bus.delivery.test_worker_nats import nats_bus
+from tests.erasure.world import opened
 from tests.nats_server import NatsServer
 
 SPREAD = Namespace("test", 4, 4)
@@ -323,6 +328,28 @@ def test_two_relays_at_once_file_everything_once(monkeypatch: pytest.MonkeyPatch
             check_order(await filed(bus), 500, 7)
 
     turbo(main())
+
+
+class MeterRead(Event):
+    customer_id: Key
+    n: int
+    mail: Personal[str] | None = Field(None, validation_alias=AliasChoices("mail", "e-mail"))
+
+
+async def test_on_a_server_only_what_is_registered_is_filed_and_sealed_under_any_name(nats_server: NatsServer) -> None:
+    async with opened(nats_server, Namespace("held", 4, 1), MasterKeys.new()) as bus:
+        data = [{"customer_id": "ann", "n": n, "e-mail": "eva@example.com"} for n in (1, "2", True, 4)]
+        await send(bus, *(document(n, "", type="MeterRead", data=d) for n, d in enumerate(data)), subject="MeterRead")
+        async with ingress(bus, Catalog([MeterRead])):
+            await until(lambda: emptied(bus), 30)
+        stored = [message.payload for message in await log_of(bus.transport, bus.namespace, "log.>")]
+        assert not any(b"eva@example.com" in payload or b"ZXZhQ" in payload for payload in stored)
+        assert [(one["data"]["n"], one["data"]["mail"][:9]) for one in await filed(bus)] == [
+            (1, "sealed:1:"),
+            (4, "sealed:1:"),
+        ]
+        reasons = [letter.reason async for letter in dead_letters(bus)]
+        assert reasons == ["data does not fit MeterRead version 1: n: is not of type integer"] * 2
 
 
 async def test_on_a_server_that_is_killed(private_server: Callable[..., NatsServer]) -> None:

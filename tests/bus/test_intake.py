@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from enum import IntEnum
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pydantic import AliasChoices, BaseModel, Field, field_validator
+from pydantic import AliasChoices, AliasPath, BaseModel, Field, field_validator
 from pydantic_core import from_json
 
 from sojourn.bus.appends import check_batch
@@ -27,12 +28,16 @@ from sojourn.bus.errors import DecodeError, PermanentError, SchemaError, TooLarg
 from sojourn.bus.event import Event, Key
 from sojourn.bus.intake import Filing, file_document
 from sojourn.bus.memory import MemoryTransport
+from sojourn.bus.personal.field import Personal
+from sojourn.bus.personal.key import CustomerKey
 from sojourn.bus.ports import Append, Stored
+from sojourn.bus.reading import Reader
 from sojourn.bus.schemas.records import SchemaRecord, VersionRecord
 from sojourn.bus.schemas.schema import Schema, fingerprint, key_name, schema_of
 from sojourn.bus.schemas.validation import Contracts
 from sojourn.bus.subjects import NO_KEY, Namespace, unescape_key
 from sojourn.bus.timers import VirtualTimers
+from tests.ids import told
 
 LIMIT = 1_048_576 - 1024
 NAMESPACE = Namespace("test", 4, 2)
@@ -256,6 +261,14 @@ BAD: dict[str, list[Any]] = {
     "time": [
         *(5, 1e9, True, [], {}, "yesterday", "", "2026-01-01", "2026-01-01T00:00:00", "2026-02-30T00:00:00Z"),
         *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"),
+        *("1767225600", "2026-01-01 00:00:00Z", "2026-01-01T00:00Z", "2026-01-01T00:00:00+0100", "20260101T000000Z"),
+        *("2026-01-01T00:00:00,5Z", "2026-01-01T00:00:00Z\n", "٢٠٢٦-01-01T00:00:00Z"),
+    ],
+    "datacontenttype": [5, "", "json", "text/plain", "application/xml", "application/jsonp", "application/json/x"],
+    "dataschema": [
+        *(5, {}, "urn:sojourn:", "urn:sojourn:OrderPlaced", "urn:sojourn:OrderPlaced:", "urn:sojourn:OrderPlaced:0"),
+        *("urn:sojourn:OrderPlaced:02", "urn:sojourn:OrderPlaced:-1", "urn:sojourn:OrderPlaced:new"),
+        *("urn:sojourn:Other:2", "urn:sojourn:OrderPlaced:2:2", "urn:sojourn:OrderPlaced:99999999999"),
     ],
     "hops": [-1, "x", 0.5, [], 2**31, 10**4_000],
     "schemaversion": [0, -1, "new", {}, 10**4_000],
@@ -282,6 +295,41 @@ def test_bad_attributes_are_buried_under_their_reason(changes: dict[str, Any]) -
 
 
 @pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"specversion": ...}, "send structured mode, with all attributes in the JSON"),
+        (
+            {"dataschema": "urn:sojourn:Other:2"},
+            "'urn:sojourn:Other:2': here it has to be urn:sojourn:OrderPlaced: and",
+        ),
+        (
+            {"dataschema": "urn:sojourn:OrderPlaced:1", "schemaversion": 2},
+            "'schemaversion' says that it is of version 2, 'dataschema' says 1",
+        ),
+        ({"datacontenttype": "text/xml"}, "'datacontenttype' has to be JSON, application/json"),
+        ({"time": "1767225600"}, "'time' has to be a text as in RFC 3339, 2026-01-31T10:00:00Z"),
+    ],
+    ids=told,
+)
+def test_reasons_name_the_way_out(changes: dict[str, Any], reason: str) -> None:
+    assert reason in str(refused(document(**changes)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"datacontenttype": content} for content in ("application/json", "Application/JSON; charset=utf-8", None)),
+        *({"datacontenttype": content} for content in ("application/vnd.till+json", "text/json")),
+        *({"dataschema": schema} for schema in ("urn:sojourn:OrderPlaced:2", "https://till.example/order/7", None)),
+        {"dataschema": "urn:sojourn:OrderPlaced:2", "schemaversion": 2},
+    ],
+    ids=told,
+)
+def test_what_it_says_of_its_data_may_be_said_in_several_ways(changes: dict[str, Any]) -> None:
+    assert file(document(**changes)).error is None
+
+
+@pytest.mark.parametrize(
     "time", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "2026-01-01T00:00:00-23:59", "1969-07-20t20:17:40z"]
 )
 def test_odd_times_that_are_times_are_kept(time: str) -> None:
@@ -301,7 +349,7 @@ def test_a_time_may_be_as_precise_as_it_likes() -> None:
         {"correlationid": ""},
         {"correlationid": None, "hops": None, "causationid": None, "schemaversion": None, "subject": None},
     ],
-    ids=str,
+    ids=told,
 )
 def test_what_only_this_bus_can_say_is_not_taken_from_others(forged: dict[str, Any]) -> None:
     stored = json.loads(file(document(**forged)).appends[0].payload)
@@ -361,6 +409,159 @@ def test_data_of_the_wrong_shape_are_buried_with_their_customer(data: dict[str, 
     filing = file(document(data={"customerId": "c.1"} | data))
     assert isinstance(filing.error, SchemaError) and "data does not fit OrderPlaced: data." in str(filing.error)
     assert filing.at == NAMESPACE.locate("c.1")
+
+
+class Meter(BaseModel):
+    unit: str = Field("kWh", validation_alias=AliasChoices("unit", "Unit"))
+    value: Personal[int] | None = Field(None, alias="reading")
+
+
+class Tree(BaseModel):
+    inner: Tree | None = None
+
+
+class Kind(IntEnum):
+    HOUSE = 1
+
+
+class MeterRead(Event):
+    customer_id: Key = Field(validation_alias=AliasChoices("customer_id", "customer"))
+    n: int = 0
+    share: float = 0
+    cents: Decimal = Field(Decimal(0), multiple_of=0.01)
+    at: datetime | None = None
+    on: date | None = None
+    took: timedelta | None = None
+    known: bool = False
+    kind: Kind | None = None
+    tags: set[str] = set()  # noqa: RUF012 - a pydantic default
+    mail: Personal[str] | None = Field(None, validation_alias=AliasChoices("e-mail", "mail", AliasPath("who", "mail")))
+    meters: list[Meter] = Field([], validation_alias=AliasChoices("meters", "Meters"))
+    any_of: Meter | Item | None = None
+    tree: Tree | None = None
+
+
+METER = registered("MeterRead", (1, schema_of(MeterRead)))
+ANN, _ = CustomerKey.new()
+
+
+def meter(data: dict[str, Any], catalog: Catalog | None = None, record: SchemaRecord = METER) -> Filing:
+    payload = json.dumps(document(type="MeterRead", data={"customer": "ann"} | data)).encode()
+    message = Stored("test.in.MeterRead", 17, payload, RECEIVED)
+    catalog = catalog if catalog is not None else Catalog([MeterRead])
+    return file_document(message, NAMESPACE, catalog, {"MeterRead": record}, LIMIT, CONTRACTS, lambda _: ANN)
+
+
+OTHERS: list[tuple[dict[str, Any], str]] = [
+    ({"n": "5"}, "n: is not of type integer"),
+    ({"n": True}, "n: is not of type integer"),
+    ({"share": "0.5"}, "share: is not of type number"),
+    ({"share": False}, "share: is not of type number"),
+    ({"at": 1767225600}, "at: does not fit anyOf"),
+    ({"on": 1767225600}, "on: does not fit anyOf"),
+    ({"took": 60}, "took: does not fit anyOf"),
+    ({"known": "yes"}, "known: is not of type boolean"),
+    ({"known": 1}, "known: is not of type boolean"),
+    ({"kind": "1"}, "kind: does not fit anyOf"),
+    ({"tags": ["a", "a"]}, "tags: does not fit uniqueItems"),
+    ({"meters": [{"reading": "17"}]}, "meters.0.reading: does not fit anyOf"),
+    ({"Meters": [{"Unit": 5}]}, "data.meters.0.unit: Input should be a valid string"),
+]
+
+
+@pytest.mark.parametrize(("data", "reason"), OTHERS, ids=told)
+@pytest.mark.parametrize("catalog", [Catalog([MeterRead]), Catalog()], ids=["own", "others"])
+def test_what_the_class_would_convert_does_not_fit_what_is_registered(
+    data: dict[str, Any], reason: str, catalog: Catalog
+) -> None:
+    filing = meter(data, catalog)
+    assert isinstance(filing.error, SchemaError) and filing.at == NAMESPACE.locate("ann")
+    # Of what it refuses itself, the class tells more.
+    assert reason.startswith("data.") or f"data does not fit MeterRead version 1: {reason}" == str(filing.error)
+    assert not reason.startswith("data.") or not {*catalog} or reason in str(filing.error)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"n": 5, "share": 1, "cents": 19.99, "at": "2026-01-01T00:00:00Z", "on": "2026-01-01", "took": "PT5S"},
+        {"known": True, "kind": 1, "tags": ["a", "b"], "cents": "0.30", "more": {"any": 1}},
+        {"meters": [{"reading": 17}, {}], "any_of": {"sku": "a"}},
+    ],
+    ids=told,
+)
+def test_what_fits_is_filed_by_those_who_know_the_class_and_those_who_do_not(data: dict[str, Any]) -> None:
+    assert [meter(data, catalog).error for catalog in (Catalog([MeterRead]), Catalog())] == [None, None]
+
+
+@pytest.mark.parametrize("catalog", [Catalog([MeterRead]), Catalog()], ids=["own", "others"])
+def test_other_names_that_the_class_reads_are_filed_as_the_stored_ones(catalog: Catalog) -> None:
+    filing = meter({"Meters": [{"Unit": "MWh"}], "any_of": {"Unit": "W"}, "more": 1}, catalog)
+    assert filing.error is None
+    stored = json.loads(filing.appends[0].payload)
+    assert (filing.at.key, stored["subject"]) == ("ann", "ann")
+    assert stored["data"] == {"customer_id": "ann", "meters": [{"unit": "MWh"}], "any_of": {"unit": "W"}, "more": 1}
+
+
+PLAIN = "eva@example.com"
+
+
+@pytest.mark.parametrize("catalog", [Catalog([MeterRead]), Catalog()], ids=["own", "others"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"mail": PLAIN},
+        {"e-mail": PLAIN},
+        {"who": {"mail": PLAIN, "at": "home"}},
+        {"mail": PLAIN, "e-mail": PLAIN, "who": {"mail": PLAIN}},
+        {"e-mail": None, "mail": PLAIN, "who": {"mail": PLAIN}},
+    ],
+    ids=told,
+)
+def test_a_personal_value_is_sealed_under_whatever_name_it_comes(data: dict[str, Any], catalog: Catalog) -> None:
+    filing = meter(data, catalog)
+    assert filing.error is None
+    payload = filing.appends[0].payload
+    event = decode(payload, MeterRead, Reader(None, ANN)).event
+    expected = MeterRead.model_validate({"customer": "ann"} | data)
+    assert isinstance(event, MeterRead) and event.mail == expected.mail
+    assert PLAIN.encode() not in payload
+    assert b"sealed:1:" in payload or expected.mail is None
+
+
+@pytest.mark.parametrize("catalog", [Catalog([MeterRead]), Catalog()], ids=["own", "others"])
+def test_a_personal_value_in_a_model_in_the_event_is_sealed_under_its_alias(catalog: Catalog) -> None:
+    filing = meter({"Meters": [{"reading": 4711}], "any_of": {"reading": 4712}}, catalog)
+    assert filing.error is None
+    assert b"471" not in filing.appends[0].payload
+    event = decode(filing.appends[0].payload, MeterRead, Reader(None, ANN)).event
+    assert isinstance(event, MeterRead)
+    assert event.meters[0].value == 4711 and isinstance(event.any_of, Meter) and event.any_of.value == 4712
+
+
+def test_what_an_earlier_build_registered_without_its_other_names_is_read_as_the_class_reads_it() -> None:
+    def without(part: Any) -> Any:
+        if isinstance(part, list):
+            return [without(inner) for inner in part]
+        own = {"x-sojourn-read-as", "x-sojourn-complete"}
+        return (
+            {name: without(inner) for name, inner in part.items() if name not in own}
+            if isinstance(part, dict)
+            else part
+        )
+
+    filing = meter({"Meters": []}, record=registered("MeterRead", (1, without(schema_of(MeterRead)))))
+    assert filing.error is None
+    assert json.loads(filing.appends[0].payload)["data"] == {"customer_id": "ann", "meters": []}
+
+
+@pytest.mark.parametrize("catalog", [Catalog([MeterRead]), Catalog()], ids=["own", "others"])
+def test_data_nested_deeper_than_can_be_looked_at_are_buried(catalog: Catalog) -> None:
+    tree: dict[str, Any] = {}
+    for _ in range(190):
+        tree = {"inner": tree}
+    filing = meter({"tree": tree}, catalog)
+    assert isinstance(filing.error, SchemaError) and filing.at == NAMESPACE.locate("ann")
 
 
 @pytest.mark.parametrize("where", ["data", "extension", "known"])

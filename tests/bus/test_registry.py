@@ -44,6 +44,7 @@ class Described:
     publishes: Mapping[str, type[Event]] = field(default_factory=lambda: {"DiscountOffered": DiscountOffered})
     retry: Retry = Retry()  # noqa: RUF009 - frozen
     timeout: timedelta = timedelta(seconds=1)
+    on_poison: Literal["dead", "park"] = "dead"
 
     def open(self, key: str) -> Resident:
         raise NotImplementedError

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from datetime import datetime
 from itertools import count
+from pathlib import Path
 
 import nats
 import pytest
@@ -89,6 +90,14 @@ async def test_wrong_credentials_are_said_in_one_line(private_server: StartServe
     transport = await connect_nats(server.url, timers=JetStreamTimers(), user="right", password="secret")
     assert transport.server_version.startswith("2.")
     await transport.close()
+
+
+async def test_what_a_credentials_file_needs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sojourn.bus.nats.transport.find_spec", lambda name: None)
+    file = tmp_path / "me.creds"
+    file.touch()
+    with pytest.raises(ConfigurationError, match=r"me\.creds needs the package nkeys: pip install nkeys$"):
+        await connect_nats("nats://127.0.0.1:1", timers=JetStreamTimers(), creds=str(file))
 
 
 @pytest.mark.parametrize(

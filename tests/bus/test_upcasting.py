@@ -111,8 +111,9 @@ def test_personal_values_come_to_upcasters_plain_and_as_none_once_they_are_erase
         decode(payload, OrderPlaced, Reader(key=CustomerKey.new()[0], certain=False))
 
 
-class Broken(Event, fact=True, version=4):
+class Broken(Event, fact=True, version=6):
     customer_id: Key
+    count: int = 0
 
 
 @upcast(Broken, from_version=1)
@@ -126,9 +127,15 @@ def forgetful(data: dict[str, Any]) -> dict[str, Any]:
     return None  # type: ignore[return-value]  # as people forget
 
 
-@upcast(Broken, from_version=3)
-def unfitting(data: dict[str, Any]) -> dict[str, Any]:
-    return {"customer_id": {"secret": 1}}
+@upcast(Broken, from_version=4)
+def moving(data: dict[str, Any]) -> dict[str, Any]:
+    data["customer_id"] = "the-secret-customer"
+    return data
+
+
+@upcast(Broken, from_version=5)
+def leaving(data: dict[str, Any]) -> dict[str, Any]:
+    raise SystemExit("secret")
 
 
 @pytest.mark.parametrize(
@@ -136,13 +143,36 @@ def unfitting(data: dict[str, Any]) -> dict[str, Any]:
     [
         (1, r"the upcaster of Broken from version 1 \(.*test_upcasting\.py:\d+\) failed with KeyError$"),
         (2, r"the upcaster of Broken from version 2 \(.*\) returned NoneType: it has to return .* version 3, a dict"),
-        (3, r"^brought up from version 3: data does not fit Broken: data\.customer_id: Input should be a valid string"),
+        (
+            4,
+            r"the upcaster of Broken from version 4 \(.*\) changed customer_id, the customer: events stay",
+        ),
+        (5, r"the upcaster of Broken from version 5 \(.*\) failed with SystemExit$"),
     ],
 )
 def test_what_goes_wrong_in_an_upcaster_is_told_without_the_data(version: int, message: str) -> None:
     payload = stored(Broken(customer_id="c1"), schemaversion=version)
     with pytest.raises(SchemaError, match=message) as caught:
         decode(payload, Broken)
+    assert "secret" not in str(caught.value)
+
+
+class Misread(Event, fact=True, version=2):
+    customer_id: Key
+    count: int = 0
+
+
+@upcast(Misread, from_version=1)
+def unfitting(data: dict[str, Any]) -> dict[str, Any]:
+    return {**data, "count": {"secret": 1}}
+
+
+def test_what_an_upcaster_made_has_to_fit() -> None:
+    payload = stored(Misread(customer_id="c1"), schemaversion=1)
+    with pytest.raises(
+        SchemaError, match=r"^brought up from version 1: data does not fit Misread: data\.count: "
+    ) as caught:
+        decode(payload, Misread)
     assert "secret" not in str(caught.value)
 
 

@@ -79,6 +79,16 @@ def test_erasing_again_says_that_there_is_nothing_left(shop: Console) -> None:
     assert "it was erased before" in shop("journeys", "erase", "c1", "--yes").out
 
 
+def test_one_who_came_back_loses_what_is_new(shop: Console, module: Module) -> None:
+    erased(shop, "c1", "--yes")
+    for number in range(2):
+        data = json.dumps({"customer_id": "c1", "email": f"{number}@x.org"})
+        assert shop("publish", "OrderPlaced", data, "--module", module(EVENTS)).status == 0
+    found, again = erased(shop, "c1", "--dry-run"), erased(shop, "c1", "--yes")
+    assert [(one["had_key"], one["sealed"], one["messages"]) for one in (found, again)] == [(True, 2, 5)] * 2
+    assert erased(shop, "c1", "--yes")["sealed"] == 0
+
+
 def test_one_of_whom_nothing_is_personal_may_be_erased_too(shop: Console) -> None:
     ended = shop("journeys", "erase", "c3", "--yes")
     assert (ended.status, "nothing: no personal value was ever stored" in ended.out) == (0, True)

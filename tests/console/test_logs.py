@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import io
 import json
 import logging
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,7 +16,7 @@ import pytest
 import structlog
 from pydantic import BaseModel
 
-from sojourn.bus.personal.key import CustomerKey, handling
+from sojourn.bus.personal.key import CustomerKey, handle, handling
 from sojourn.console import logs
 
 
@@ -46,6 +49,25 @@ def test_text_puts_the_message_first_and_identifiers_last(capsys: pytest.Capture
     structlog.get_logger().bind(envelope="e", customer="c 1", correlation="k", agent="a").warning("oh no", why="x=1")
     (line,) = lines(capsys)
     assert re.fullmatch(r'\d\d:\d\d:\d\d warning oh no agent=a customer="c 1" why=x=1 envelope=e correlation=k', line)
+
+
+def test_json_lines_are_readable_in_any_alphabet_and_escape_what_does_not_print(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure()
+    odd = "\x1b[2J\x9b\x85\u2028\u202e\udc80\U000e0041\n"
+    structlog.get_logger().info("••• aus Köln 🛒", odd=odd)
+    (line,) = lines(capsys)
+    assert "••• aus Köln 🛒" in line and line.isprintable()
+    assert json.loads(line)["odd"] == odd
+
+
+def test_json_lines_are_ascii_where_the_terminal_has_no_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding="latin-1", write_through=True))
+    logs.configure()
+    structlog.get_logger().info("••• 🛒")
+    assert json.loads(raw.getvalue().decode("ascii"))["event"] == "••• 🛒"
 
 
 def test_context_variables_are_on_every_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,7 +196,7 @@ def test_personal_values_of_whom_is_handled_are_scrubbed_from_every_line(
     told = "\n".join(lines(capsys))
     for value in PERSONAL:
         assert value not in told, value
-    assert told.count("RuntimeError: lost ••• at •••" if style == "text" else "RuntimeError: lost \\u2022") == 2
+    assert told.count("RuntimeError: lost ••• at •••") == 2
     assert told.count("UserWarning: no mail for") == 1
     assert "2026-01-01" in told
     assert ("n=5" if style == "text" else '"n": 5') in told
@@ -207,3 +229,82 @@ async def test_a_thread_that_takes_the_context_along_is_scrubbed_too(
     logs.configure()
     await asyncio.to_thread(logging.getLogger("users.own").warning, "mail to ann@example.org")
     assert json.loads(lines(capsys)[0])["event"] == "mail to •••"
+
+
+@pytest.fixture
+def handled() -> CustomerKey:
+    """The key of a customer whose event was handled a moment ago."""
+    made, _ = CustomerKey.new()
+    for value in ("eva@example.org", "Eva", "Zoë Müller", 47):
+        made.seal(json.dumps(value).encode())
+    handling.reset(handle(made))
+    return made
+
+
+async def test_a_task_that_a_handler_left_behind_is_scrubbed_when_it_is_told_of(
+    handled: CustomerKey, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def fail() -> None:
+        raise ValueError("no mail for eva@example.org")
+
+    logs.configure()
+    task = asyncio.create_task(fail())
+    await asyncio.wait([task])
+    del task
+    gc.collect()
+    (line,) = lines(capsys)
+    assert "Task exception was never retrieved" in line and "ValueError: no mail for •••" in line
+    assert "eva@" not in line
+
+
+async def test_a_thread_that_a_handler_started_is_scrubbed(
+    handled: CustomerKey, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure()
+    log = logging.getLogger("users.own")
+    thread = threading.Thread(target=log.warning, args=("mail to %s, Zo\\u00eb M\\xfcller", "EVA@example.org"))
+    thread.start()
+    thread.join()
+    assert json.loads(lines(capsys)[0])["event"] == "mail to •••, •••"
+
+
+def test_outside_a_handling_only_what_stands_alone_is_hidden(
+    handled: CustomerKey, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure()
+    structlog.get_logger("users.own").info("an evaluation for Eva, 47 seconds", count=47)
+    structlog.get_logger("sojourn.worker").info("worker Eva started")
+    told = [json.loads(line) for line in lines(capsys)]
+    assert [line["event"] for line in told] == ["an evaluation for •••, 47 seconds", "worker Eva started"]
+    assert told[0]["count"] == 47
+
+
+def test_an_error_is_scrubbed_in_its_own_lines_too(handled: CustomerKey, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure()
+    try:
+        raise ValueError("eva@example.org")
+    except ValueError:
+        structlog.get_logger("sojourn.worker").exception("a handling failed")
+    assert "ValueError: •••" in lines(capsys)[0]
+
+
+def test_the_last_thousand_customers_are_remembered_and_none_is_kept_alive(
+    handled: CustomerKey, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure()
+    log = logging.getLogger("users.own")
+    others = [CustomerKey.new()[0] for _ in range(1_000)]
+    for number in range(1_000):
+        others[number].seal(json.dumps(f"{number:04}@example.org").encode())
+        if number == 999:
+            log.info("eva@example.org")
+        handling.reset(handle(others[number]))
+    log.info("eva@example.org and 0000@example.org")
+    del others
+    gc.collect()
+    log.info("0000@example.org")
+    assert [json.loads(line)["event"] for line in lines(capsys)] == [
+        "•••",
+        "eva@example.org and •••",
+        "0000@example.org",
+    ]

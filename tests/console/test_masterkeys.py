@@ -82,6 +82,9 @@ def test_a_missing_master_key_is_told_with_what_it_wraps(console: Console, event
     ended = console("keys", "status", "--master-key", "other.key", "-o", "jsonl")
     assert ended.status == 1
     assert "wrapped by master-1, which is not among the master keys given (other)" in ended.err
+    assert ended.err.splitlines()[-1].startswith(
+        "sojourn: where no copy of it is left, `sojourn keys forget MASTER_ID`"
+    )
     lines = [json.loads(line) for line in ended.out.splitlines()]
     assert [(one["id"], one["at_hand"], one["first"], one["wraps"]) for one in lines] == [
         ("other", True, True, 0), ("master-1", False, False, 1),
@@ -174,3 +177,73 @@ def test_a_text_that_is_no_master_key(console: Console, monkeypatch: pytest.Monk
     assert (ended.status, ended.err.count("\n")) == (1, 1)
     assert "SOJOURN_MASTER_KEY" in ended.err
     assert said in ended.err
+
+
+def lost(console: Console, events: str) -> None:
+    """c1 and c2 have keys that nobody can open any more."""
+    for customer in ("c1", "c2"):
+        order(console, events, customer, "--master-key", "old.key")
+    assert console("keys", "new", "other.key", "--id", "other").status == 0
+
+
+def test_a_lost_master_key_is_given_up(console: Console, events: str) -> None:
+    lost(console, events)
+    dry = console("keys", "forget", "master-1", "--dry-run", "--master-key", "other.key")
+    assert (dry.status, dry.err) == (0, "sojourn: nothing was erased: --yes does it\n")
+    assert "2 data keys that only it opens; what they sealed reads None" in dry.out
+    assert wraps(console, "other.key") == {"other": (True, 0), "master-1": (False, 2)}
+    ended = console("keys", "forget", "master-1", "--yes", "--master-key", "other.key")
+    assert (ended.status, ended.err) == (0, "")
+    facts = dict(line.split("  ", 1) for line in ended.out.splitlines())
+    assert facts["erased"].strip() == "2 data keys that only it opens; what they sealed reads None"
+    status = console("keys", "status", "--master-key", "other.key")
+    assert (status.status, status.err) == (0, "")
+    assert wraps(console, "other.key") == {"other": (True, 0)}
+    erased = json.loads(console("journeys", "erase", "c1", "--dry-run", "-o", "json").out)
+    assert (erased["had_key"], erased["erased_before"]) == (False, True)
+    order(console, events, "c1", "--master-key", "other.key")
+    again = console("keys", "forget", "master-1", "--yes", "--master-key", "other.key")
+    assert (again.status, again.out) == (3, "")
+    assert "known: other" in again.err
+
+
+@pytest.mark.parametrize(("form", "more"), [("json", "--dry-run"), ("json", "--yes"), ("jsonl", "--yes")])
+def test_what_was_given_up_for_programs(console: Console, events: str, form: str, more: str) -> None:
+    lost(console, events)
+    ended = console("keys", "forget", "master-1", more, "--master-key", "other.key", "-o", form)
+    assert (ended.status, ended.err) == (0, "")
+    assert json.loads(ended.out) == {
+        "schema": "sojourn.forgotten-key/1", "namespace": "sojourn", "master_key": "master-1",
+        "dry_run": more == "--dry-run", "data_keys": 2,
+    }  # fmt: skip
+
+
+def test_a_master_key_at_hand_is_not_given_up(console: Console, events: str) -> None:
+    lost(console, events)
+    ended = console("keys", "forget", "master-1", "--yes", "--master-key", "old.key")
+    assert (ended.status, ended.out, ended.err.count("\n")) == (1, "", 1)
+    assert "master-1 is at hand, so nothing that it wraps is lost" in ended.err
+    assert wraps(console, "old.key") == {"master-1": (True, 2)}
+    refused = console("keys", "forget", "master-1", "--master-key", "other.key")
+    assert refused.status == 2
+    assert "sojourn keys forget master-1 --dry-run" in " ".join(refused.err.split())
+
+
+@pytest.mark.parametrize(("answer", "status", "left"), [(True, 0, 0), (False, 1, 2)])
+def test_on_a_terminal_giving_up_asks(
+    console: Console, events: str, monkeypatch: pytest.MonkeyPatch, answer: bool, status: int, left: int
+) -> None:
+    lost(console, events)
+    asked: list[str] = []
+
+    def confirm(question: str, *, err: bool) -> bool:
+        asked.append(question)
+        return answer
+
+    monkeypatch.setattr("sojourn.console.confirming.is_terminal", lambda stream: True)
+    monkeypatch.setattr("click.confirm", confirm)
+    ended = console("keys", "forget", "master-1", "--master-key", "other.key")
+    assert asked == ["Give up master-1 for good, in namespace sojourn, with no copy of it anywhere?"]
+    assert ended.status == status
+    assert "to erase: 2 data keys" in ended.err
+    assert wraps(console, "other.key").get("master-1", (False, 0)) == (False, left)

@@ -58,6 +58,27 @@ def test_options_that_cannot_be_are_usage_errors(console: Console, arguments: tu
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("schemas", "check", "shop", "--against", ""), ("schemas", "lint", "shop", "--against", ""),
+        ("schemas", "pull", ""), ("schemas", "export", "--format", "asyncapi", ""), ("keys", "new", ""),
+    ],
+)  # fmt: skip
+def test_a_file_without_a_name_is_not_the_current_folder(console: Console, arguments: tuple[str, ...]) -> None:
+    ended = console(*arguments)
+    assert (ended.status, ended.out, console.connected) == (2, "", [])
+    assert "an empty name; a variable that is not set?" in ended.err
+
+
+def test_a_master_key_file_that_is_not_there(console: Console) -> None:
+    ended = console("keys", "status", "--master-key", "gone.key")
+    assert (ended.status, ended.err) == (
+        3, "sojourn: the master key file gone.key cannot be read: No such file or directory\n",
+    )  # fmt: skip
+    assert console("keys", "status", "--master-key", ".").status == 1
+
+
 def test_where_it_runs_is_told_without_credentials() -> None:
     server, _ = parse_server("nats://me:s3cret@host")
     assert Settings(server, None, "n", Path("s")).where == "nats://host"

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tests.erasure import s2
+
+_FILL = re.compile(rb"x{64,}")
 _UMLAUTS = "Äöß"
 
 
@@ -34,15 +38,23 @@ def files(folder: Path) -> Iterator[Path]:
 
 
 class Haystack:
-    """The bytes of files as they are now. Searched in any case, and in base64 at any offset."""
+    """The bytes of files as they are now, and what is in blocks that the server has compressed. Searched in any case,
+    and in base64 at any offset. ``compressed``: only such blocks. Long runs of ``x``, which fill blocks, are left out.
+    """
 
-    def __init__(self, paths: Iterable[Path]) -> None:
+    def __init__(self, paths: Iterable[Path], *, compressed: bool = False) -> None:
         self._files: list[tuple[Path, bytes, bytes]] = []
         for path in paths:
             try:
                 content = path.read_bytes()
             except FileNotFoundError:
                 continue  # The server has removed it meanwhile.
+            if content.startswith(s2.HEAD):
+                inside = _FILL.sub(b"", s2.block(content))
+                self._files.append((path, inside, inside.lower()))
+            elif compressed:
+                continue
+            content = _FILL.sub(b"", content)
             self._files.append((path, content, content.lower()))
 
     @property

@@ -1,5 +1,5 @@
 """A worker in a process of its own, with the logs of the command line: ``python -m tests.erasure.process URL NAMESPACE
-MASTER DATABASE``. Says so when it runs, and ends with its standard input."""
+MASTER DATABASE STYLE``. Says so when it runs, and ends with its standard input."""
 
 from __future__ import annotations
 
@@ -25,5 +25,6 @@ async def main(url: str, namespace: str, master: str, database: str) -> None:
 
 
 if __name__ == "__main__":
-    logs.configure(style="json", level="debug")
-    asyncio.run(main(*sys.argv[1:]))
+    *arguments, style = sys.argv[1:]
+    logs.configure(style="json" if style == "json" else "text", level="debug")
+    asyncio.run(main(*arguments))

@@ -227,6 +227,11 @@ class Visits(Agent):
     @on(PageVisited)
     async def visited(self, event: PageVisited, ctx: Context) -> None:
         await ctx.once(asked, event.note)
+        if event.note.endswith("-bury"):
+            try:
+                raise LookupError(f"{event.note}-cause")
+            except LookupError as error:
+                raise ValueError(f"{event.note}-reason") from error
 
 
 class Contacts:
@@ -241,6 +246,7 @@ class Contacts:
     publishes: Mapping[str, type[Event]] = {}
     retry = Retry()
     timeout = timedelta(seconds=30)
+    on_poison: Literal["dead", "park"] = "dead"
     description: Mapping[str, Any] = {"reference": "tests.erasure.shop:Contacts"}
     folds: Mapping[str, type[Event]] = {}
     handles: Mapping[str, type[Event]] = {cls.__name__: cls for cls in (EmailGiven, FormFilled, CustomerErased)}
@@ -250,7 +256,7 @@ class Contacts:
         self.database = sqlite3.connect(path, isolation_level=None)
         self.database.execute("PRAGMA secure_delete = ON")
         self.database.execute("CREATE TABLE IF NOT EXISTS sealed (customer, sequence, email, note)")
-        self.database.execute("CREATE TABLE IF NOT EXISTS contacts (customer PRIMARY KEY, email, note)")
+        self.database.execute("CREATE TABLE IF NOT EXISTS contacts (customer, email, note)")
 
     def open(self, key: str) -> ContactRow:
         return ContactRow(self, key)
@@ -280,5 +286,5 @@ class ContactRow:
         row = (self._customer, turn.recorded.sequence, sealed, f"{event.note[-30:]}-sealed")
         database.execute("INSERT INTO sealed VALUES (?, ?, ?, ?)", row)
         row_ = (self._customer, event.email, f"{event.note[-30:]}-row")
-        database.execute("INSERT OR REPLACE INTO contacts VALUES (?, ?, ?)", row_)
+        database.execute("INSERT INTO contacts VALUES (?, ?, ?)", row_)
         return NOTHING

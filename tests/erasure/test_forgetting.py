@@ -8,16 +8,18 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from sojourn import CustomerErased, TransientError
 from sojourn.bus.client import Bus
 from sojourn.bus.delivery.worker import Worker
+from sojourn.bus.envelope import decode
 from sojourn.bus.errors import UnavailableError
 from sojourn.bus.personal.master import MasterKeys
 from sojourn.bus.processor import NOTHING, Output, Recorded, SetTimer, Turn
+from sojourn.bus.reading import Reader, read_as
 from sojourn.bus.subjects import Namespace
 from sojourn.state.erasure import erase
 from tests.bus.delivery.processors import QUICK, Scripted
@@ -54,6 +56,8 @@ class Memory:
 class Remembering(Scripted):
     """An agent made of one function, with such a memory."""
 
+    start: Literal["now", "beginning"]
+
     def __init__(self, handle: Callable[[Memory, Turn], Any], **options: Any) -> None:
         options = {
             "handles": (EmailGiven, PageVisited, ReminderWaited),
@@ -81,7 +85,7 @@ def given(customer: str, email: str | None, note: str = "") -> EmailGiven:
 
 
 @contextlib.asynccontextmanager
-async def working(server: NatsServer, at: Namespace, agent: Scripted) -> AsyncIterator[tuple[Bus, Worker]]:
+async def working(server: NatsServer, at: Namespace, agent: Remembering) -> AsyncIterator[tuple[Bus, Worker]]:
     async with opened(server, at, MASTER) as bus, Worker(bus, [agent]) as worker:
         yield bus, worker
 
@@ -123,6 +127,50 @@ async def test_a_worker_that_had_a_journey_in_memory_forgets_within_a_second(nat
 
 async def _absent(bus: Bus, customer: str) -> bool:
     return bus.keys.cached(customer) is None
+
+
+async def test_reading_erased_customers_asks_once_for_each_key(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at, asked = namespace(), list[str]()
+    async with opened(nats_server, at, MASTER) as bus, opened(nats_server, at, MASTER) as reader:
+        customers = [f"c{number}" for number in range(4)]
+        for _ in range(2):
+            for customer in customers:
+                for number in range(5):
+                    await bus.publish(given(customer, f"{customer}{number}@example.org"))
+                await erase(bus, customer)
+        await bus.publish(given("c0", "new@example.org"))
+        bucket = await reader.transport.bucket(at.bucket("keys"), erasable=True)
+        get = type(bucket).get
+
+        async def counted(self: Any, key: str) -> Any:
+            if self._connection is reader.transport._connection:  # type: ignore[attr-defined]  # that of NATS
+                asked.append(key)
+            return await get(self, key)
+
+        await reader.keys.load("somebody")
+        for customer in customers:
+            await until(partial(_told, reader, customer))
+        monkeypatch.setattr(type(bucket), "get", counted)
+        for _ in range(10):
+            for customer in customers:
+                at_ = at.locate(customer)
+                stored = await reader.transport.read(
+                    at_.stream, f"{at.name}.log.{at_.partition}.{at_.token}.evt.EmailGiven"
+                )
+                for message in stored:
+                    one = Reader(reader.schemas, reader.keys.cached(customer), certain=False)
+                    envelope = await read_as(
+                        one, reader.keys, customer, partial(decode, message.payload, EmailGiven, one)
+                    )
+                    assert envelope.erased == (() if message in stored[10:] else ("email", "street"))
+        # For each of the two keys that each of them lost; the one that c0 has now was found with that.
+        assert sorted(asked) == sorted(f"key.{customer}" for customer in customers * 2)
+
+
+async def _told(bus: Bus, customer: str) -> bool:
+    return customer in bus.keys._told
 
 
 async def test_what_comes_later_gets_a_new_key_and_the_old_stays_gone(nats_server: NatsServer) -> None:

@@ -73,6 +73,7 @@ class Simple:
     start: Literal["now", "beginning"] = "now"
     retry: Retry = field(default_factory=Retry)
     timeout: timedelta = timedelta(seconds=10)
+    on_poison: Literal["dead", "park"] = "dead"
     description: Mapping[str, Any] = field(default_factory=dict)
 
     @property

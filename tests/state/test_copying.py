@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from sojourn.state.copying import copier
+from tests.ids import told
 
 
 class Colour(StrEnum):
@@ -69,16 +70,16 @@ DEEP: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("annotation", SHARED, ids=str)
+@pytest.mark.parametrize("annotation", SHARED, ids=told)
 def test_what_cannot_be_changed_is_shared(annotation: Any) -> None:
     assert copier(annotation) is None
 
 
-@pytest.mark.parametrize("annotation", SHALLOW, ids=str)
+@pytest.mark.parametrize("annotation", SHALLOW, ids=told)
 def test_containers_of_it_are_copied_one_level_deep(annotation: Any) -> None:
     assert copier(annotation) is copy.copy
 
 
-@pytest.mark.parametrize("annotation", DEEP, ids=str)
+@pytest.mark.parametrize("annotation", DEEP, ids=told)
 def test_anything_else_is_copied_deeply(annotation: Any) -> None:
     assert copier(annotation) is copy.deepcopy

@@ -19,7 +19,7 @@ from sojourn.bus.decisions import Decisions, Status, decision, decisions
 from sojourn.bus.errors import ConfigurationError, DecodeError, NotFoundError
 from sojourn.bus.intake import INGRESS, NOBODY
 from sojourn.bus.parking import first_cause, parked_records, still_parked
-from sojourn.bus.personal.key import SEALED, UnknownKeyError
+from sojourn.bus.personal.key import SEALED, UnknownKeyError, sealed_by
 from sojourn.bus.ports import Stored
 from sojourn.bus.subjects import NO_KEY, Address, escape_key, unescape_key
 
@@ -165,7 +165,10 @@ async def original(bus: Bus, letter: DeadLetter) -> bytes | None:
         content += base64.b64decode(from_json(part.payload)["original"])
     if not facts.get("sealed"):
         return content
-    key = await bus.keys.load(letter.customer if letter.customer is not None else NOBODY)
+    id = sealed_by(content.decode())
+    if id in bus.keys.gone:
+        return None
+    key = await bus.keys.seek(letter.customer if letter.customer is not None else NOBODY, id)
     try:
         return base64.b64decode(from_json(key.unseal(content.decode()))) if key is not None else None
     except UnknownKeyError:
@@ -232,7 +235,9 @@ async def _opened(bus: Bus, letter: DeadLetter) -> DeadLetter:
         return letter
     told = "[erased with the customer's personal data]"
     try:
-        key = bus.keys.cached(letter.customer) or await bus.keys.load(letter.customer)
+        id, key = sealed_by(letter.reason), bus.keys.cached(letter.customer)
+        if id not in bus.keys.gone and (key is None or key.id != id):
+            key = await bus.keys.seek(letter.customer, id)
         if key is not None:
             sealed = {name: getattr(letter, name) for name in ("reason", "traceback")}
             return letter.model_copy(

@@ -91,6 +91,21 @@ class Cause(NamedTuple):
     traceparent: str | None = None
 
 
+class _NoKey(CustomerKey):
+    """Stands for a customer's key where nothing is expected to be sealed."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        pass
+
+    def seal(self, plain: bytes, *, remember: bool = True) -> str:
+        raise ValueError("a personal value stands where the class does not say so: give the field the model's own type")
+
+
+_NOTHING_PERSONAL = Sealing(_NoKey())
+
+
 def cause_of(envelope: Envelope[Event], sequence: int | None) -> Cause:
     """The envelope as the cause of the next; ``sequence`` is its place in its stream."""
     return Cause(envelope.id, envelope.type, envelope.correlation_id, sequence, envelope.hops, envelope.traceparent)
@@ -118,12 +133,12 @@ def encode(
     if spec.personal and sealer is None and holds_personal(event):
         raise SchemaError(f"{spec.type} has personal values, and the customer's key to seal them is not at hand")
     try:
-        if sealer is not None and spec.personal:
-            data = event.__pydantic_serializer__.to_json(event, by_alias=True, context=Sealing(sealer)).decode()
-        else:
-            data = event.__pydantic_serializer__.to_json(event, by_alias=True).decode()
+        context = Sealing(sealer) if sealer is not None and spec.personal else _NOTHING_PERSONAL
+        data = event.__pydantic_serializer__.to_json(event, by_alias=True, context=context).decode()
     except Exception as error:
         raise SchemaError(f"{spec.type} cannot be written as JSON: {error}") from error
+    if type(event) not in _readable:
+        _read_back(type(event), data, sealer)
     head = (
         f'{{"specversion":"1.0","id":{quote(id)},"source":{quote(source)},"type":"{spec.type}","subject":{quote(key)},'
         f'"time":"{format_time(time)}","datacontenttype":"application/json",'
@@ -144,6 +159,30 @@ def encode(
     if traceparent is not None:
         links += f',"traceparent":{quote(traceparent)}'
     return f'{head}{links},"data":{data}}}'.encode()
+
+
+_readable: set[type[Event]] = set()
+"""Classes of which an event was read back."""
+
+
+def _read_back(cls: type[Event], data: str, sealer: CustomerKey | None) -> None:
+    """Holds the first event of a class to its own class, as every reader will.
+
+    Not every event, which would take half as long again as writing it: a class that writes what it does not read does
+    so with all of them, mostly. Raises `SchemaError`.
+    """
+    try:
+        cls.__pydantic_validator__.validate_json(data, context=Unsealing(sealer))
+    except ValidationError as error:
+        raise SchemaError(
+            f"{cls.__name__} is written in a way that it does not read itself, so nobody could: "
+            f"{problems(error, of=cls)}. What is published has to be readable again"
+        ) from None
+    except Exception as error:
+        raise SchemaError(
+            f"{cls.__name__} cannot be read back as it is written: a validator failed with {type(error).__name__}"
+        ) from error
+    _readable.add(cls)
 
 
 def decode(payload: bytes, cls: type[Event], reader: Reader = NOBODY) -> Envelope[Event]:

@@ -10,10 +10,12 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from sojourn.bus.defaults import check_defaults
 from sojourn.bus.errors import DefinitionError
 from sojourn.bus.naming import is_fact, suggest_fact
 from sojourn.bus.origin import calling_line
-from sojourn.bus.personal.definition import check_personal, personal_fields
+from sojourn.bus.personal.definition import check_personal
+from sojourn.bus.personal.written import check_written, personal_names
 from sojourn.bus.schemas.compatibility import Level
 from sojourn.bus.subjects import check_key
 
@@ -201,7 +203,9 @@ def _inspect(cls: type[Event], version: int, fact: bool) -> EventSpec:
             )
     try:
         check_personal(cls, key=keys[0])
-        personal = tuple(dict.fromkeys(path.split(".")[0] for path in personal_fields(cls)))
+        check_written(cls)
+        personal = tuple(personal_names(cls))
+        check_defaults(cls)
     except DefinitionError as error:
         raise DefinitionError(f"{calling_line()}: {error}") from None
     owner, level = cls.__sojourn_declared__

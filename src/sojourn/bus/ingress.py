@@ -70,6 +70,7 @@ class Ingress:
         self._cursors: list[Cursor] = []
         self._seen = 0
         self._leftover: deque[int] = deque()
+        self._lacking = ""
         self._filing = asyncio.Lock()
         self.filed = 0
         self.buried = 0
@@ -91,16 +92,28 @@ class Ingress:
                             tasks.create_task(self._relay())
                 except* SojournError as group:
                     errors = [error for error in _leaves(group) if not isinstance(error, ConcurrencyError)]
+                    lacking = [error for error in errors if isinstance(error, ConfigurationError)]
                     for error in errors:
-                        log.warning("ingress starts over", reason=str(error))
-                    if any(isinstance(error, ConfigurationError) for error in errors):
+                        if error not in lacking:
+                            log.warning("ingress starts over", reason=str(error))
+                    if lacking:
                         # A master key that this worker lacks, perhaps, and another one has.
+                        self._tell_lacking(str(lacking[0]))
                         await self._lease.release()
                         wait = _LACKING
                 await asyncio.sleep(wait)
                 wait = TTL / 10
         finally:
             await self._lease.release()
+
+    def _tell_lacking(self, reason: str) -> None:
+        # Once: it comes again with each attempt, until the worker is given what it lacks, or another one files it.
+        if reason != self._lacking:
+            self._lacking = reason
+            log.error(
+                "this worker cannot file a foreign document: it leaves the ingress to others, and tries again later",
+                reason=reason,
+            )
 
     async def _renew(self) -> None:
         while True:
@@ -129,6 +142,7 @@ class Ingress:
         async with self._filing:
             await self._file(filings, chunk[-1].sequence)
             self._leftover.extend(message.sequence for message in chunk)
+        self._lacking = ""
 
     async def _filings(self, chunk: Sequence[Stored]) -> list[Filing]:
         bus = self._bus

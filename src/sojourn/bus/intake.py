@@ -15,12 +15,14 @@ from pydantic_core import from_json, to_json
 from sojourn.bus.catalog import Catalog
 from sojourn.bus.envelope import decode, format_time
 from sojourn.bus.errors import DecodeError, PermanentError, SchemaError, TooLargeError, UnknownTypeError
-from sojourn.bus.event import Event, key_of, names_read
+from sojourn.bus.event import Event, key_of, names_read, spec_of
 from sojourn.bus.personal.documents import seal_document
 from sojourn.bus.personal.field import Sealing
 from sojourn.bus.personal.key import CustomerKey
 from sojourn.bus.ports import Append, Stored
+from sojourn.bus.schemas.keywords import READ_AS
 from sojourn.bus.schemas.records import SchemaRecord, VersionRecord
+from sojourn.bus.schemas.schema import Schema, resolve
 from sojourn.bus.schemas.validation import Contracts
 from sojourn.bus.subjects import NO_KEY, Address, Namespace
 
@@ -37,7 +39,14 @@ _PART = 512 * 1024
 _ATTRIBUTE = re.compile("[a-z0-9]+")
 """Source: CloudEvents 1.0.2, "Naming conventions"."""
 
-_DATASCHEMA = re.compile(r"urn:sojourn:[A-Za-z0-9_]+:([1-9][0-9]{0,9})")
+_DATASCHEMA = "urn:sojourn:"
+_NUMBER = re.compile("[1-9][0-9]{0,9}")
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+"""Source: RFC 3339, section 5.6."""
+
+_JSON = re.compile(r"[^/;\s]+/([^/;\s]+\+)?json\s*(;.*)?", re.IGNORECASE | re.DOTALL)
+"""Source: CloudEvents 1.0.2, JSON format, section 3.1."""
 
 _OURS = frozenset({"data", "kind", "causeseq", "timergen", "receivedtime"})
 """What a document of somebody else cannot say."""
@@ -75,9 +84,11 @@ def file_document(
     """Files a document of the stream of foreign documents under its customer, or buries it with the reason.
 
     It has to fit the registered schema of the version it says it has, in ``schemaversion`` or ``dataschema``; one that
-    says nothing is of the oldest. Personal values, and the whole of a document that is buried, are sealed; without
-    ``sealers``, which a worker without a master key has not, a document that is buried stays as it is. Raises
-    `KeyWantedError`: without ``sealers`` also for what is buried of a type that has personal values.
+    says nothing is of the oldest. What it has under other names that the type reads, is filed under the stored ones.
+    Personal values, and the whole of a document that is buried, are sealed; without ``sealers``, which a worker without
+    a master key has not, a document that is buried stays as it is. A document without personal values needs no key,
+    whatever its type could hold. Raises `KeyWantedError`: without ``sealers`` also for what is buried of a type that
+    has personal values.
     """
     record: SchemaRecord | None = None
     document: dict[str, Any] = {}
@@ -89,27 +100,30 @@ def file_document(
         if record is None:
             raise UnknownTypeError(f"no worker of this namespace has registered the event type {type!r}", type=type)
         cls = catalog.get(type)
-        key = _key(document, type, cls, record)
+        key = _key(document["data"], type, cls, record)
         try:
             at = namespace.locate(key)
         except ValueError as error:
             raise SchemaError(f"the key cannot be used: {error}") from None
         _check_subject(document, key)
         version = _version(document, record)
-        spec = cls.__sojourn__ if cls is not None else None
-        if spec is None or spec.version != version.version:
-            wrong = contracts.of(version).problems(document["data"])
-            if wrong is not None:
-                raise SchemaError(f"data does not fit {type} version {version.version}: {wrong}")
-        completed = _complete(document, key, message) | {"schemaversion": version.version}
+        own = cls is not None and spec_of(cls).version == version.version
+        contract = contracts.own(cls) if cls is not None and own else contracts.of(version)
+        data = contract.stored(document["data"])
+        wrong = contract.problems(data)
+        if wrong is not None and not own:
+            raise _misfit(type, version, wrong)
+        completed = _complete(document, data, key, message) | {"schemaversion": version.version}
         payload = _written(completed)
         envelope = decode(payload, cls or Event)
+        if wrong is not None:  # what the class has to say of it comes first
+            raise _misfit(type, version, wrong)
         if cls is not None and (located := key_of(envelope.event)) != key:
             raise SchemaError(f"the key field reads as {located[:100]!r} once validated, and as {key[:100]!r} before")
-        own = spec is not None and spec.version == version.version
-        if spec.personal if spec is not None and own else contracts.of(version).personal:
+        if contract.personal or (cls is not None and own and spec_of(cls).personal):
             event = envelope.event if own else None
-            completed["data"] = _seal_data(completed["data"], version, event, _sealer(sealers, key))
+            sealer = sealers(key) if sealers is not None else None
+            completed["data"] = _seal_data(data, contract.schema, event, _Noting(key, sealer))
             payload = _written(completed)
         if len(payload) > max_size:
             raise TooLargeError(
@@ -117,13 +131,14 @@ def file_document(
                 size=len(payload),
                 limit=max_size,
             )
-    except PermanentError as error:
+    except (PermanentError, RecursionError) as caught:
+        refused = caught if isinstance(caught, PermanentError) else SchemaError("data is nested too deeply")
         where = at if at is not None else _nowhere(namespace)
         content, sealed = message.payload, False
         if sealers is not None or (record is not None and any(contracts.of(one).personal for one in record.versions)):
             content, sealed = _sealed(content, sealers, where), True
-        letters = _bury(message, document, where, namespace, error, max_size, content, sealed=sealed)
-        return Filing(message.sequence, where, list(letters), error)
+        letters = _bury(message, document, where, namespace, refused, max_size, content, sealed=sealed)
+        return Filing(message.sequence, where, list(letters), refused)
     # As JSON, so that no source and id can pass for another pair.
     names = json.dumps([document["source"], type, document["id"]])
     identity = blake2b(names.encode(), digest_size=20).hexdigest()
@@ -139,15 +154,15 @@ def _written(document: dict[str, Any]) -> bytes:
 
 def _version(document: dict[str, Any], record: SchemaRecord) -> VersionRecord:
     """The registered version that a document is of. Raises `DecodeError` and `UnknownTypeError`."""
-    said = document.get("schemaversion")
+    said, named = document.get("schemaversion"), _named_version(document, record.type)
     if said is None:
-        named = document.get("dataschema")
-        match = _DATASCHEMA.fullmatch(named) if isinstance(named, str) else None
-        if match is None:
-            return record.versions[0]
-        said = int(match[1])
+        said = named
+    if said is None:
+        return record.versions[0]
     if isinstance(said, bool) or not isinstance(said, int) or not 1 <= said < 2**31:
         raise DecodeError("'schemaversion' has to be the version of the event's schema, a whole number from 1")
+    if named not in {None, said}:
+        raise DecodeError(f"'schemaversion' says that it is of version {said}, 'dataschema' says {named}")
     version = record.version(said)
     if version is None:
         registered = ", ".join(str(one.version) for one in record.versions)
@@ -157,6 +172,21 @@ def _version(document: dict[str, Any], record: SchemaRecord) -> VersionRecord:
     return version
 
 
+def _named_version(document: dict[str, Any], type: str) -> int | None:
+    """The version in ``dataschema``; None where that is not there, or a schema of the producer's own."""
+    schema = document.get("dataschema")
+    if not isinstance(schema, str | None):
+        raise DecodeError("no CloudEvents 1.0 document: 'dataschema' has to be a text, the URI of a schema")
+    if schema is None or not schema.startswith(_DATASCHEMA):
+        return None
+    number = schema.removeprefix(f"{_DATASCHEMA}{type}:")
+    if not _NUMBER.fullmatch(number):
+        raise DecodeError(
+            f"'dataschema' is {schema[:100]!r}: here it has to be {_DATASCHEMA}{type}: and a whole number from 1"
+        )
+    return int(number)
+
+
 def _sealer(sealers: Sealers | None, customer: str) -> CustomerKey:
     key = sealers(customer) if sealers is not None else None
     if key is None:
@@ -164,14 +194,15 @@ def _sealer(sealers: Sealers | None, customer: str) -> CustomerKey:
     return key
 
 
-def _seal_data(data: dict[str, Any], version: VersionRecord, event: Event | None, key: CustomerKey) -> dict[str, Any]:
-    """The data with what is personal sealed, as the producer wrote the rest of it."""
-    noted = _Noting(key)
-    sealed = seal_document(data, version.schema_, noted)
+def _seal_data(data: dict[str, Any], schema: Schema, event: Event | None, noted: _Noting) -> dict[str, Any]:
+    """The data with what is personal sealed, as the producer wrote the rest of it. Raises `KeyWantedError`."""
+    sealed = seal_document(data, schema, noted)
+    noted.check()
     if event is None:
         return sealed
     found, noted.sealed = noted.sealed, 0
     written = event.__pydantic_serializer__.to_json(event, by_alias=True, exclude_unset=True, context=Sealing(noted))
+    noted.check()
     if noted.sealed == found:
         return sealed
     # The class also reads names that its schema does not have: then the event is written as the class does.
@@ -180,18 +211,29 @@ def _seal_data(data: dict[str, Any], version: VersionRecord, event: Event | None
 
 
 class _Noting(CustomerKey):
-    """A customer's key that counts the values it seals."""
+    """A customer's key that counts the values it seals, or, where it is not at hand, notes that it would be needed."""
 
-    __slots__ = ("_key", "sealed")
+    __slots__ = ("_customer", "_key", "_wanted", "sealed")
 
-    def __init__(self, key: CustomerKey) -> None:
-        self.id = key.id
+    def __init__(self, customer: str, key: CustomerKey | None) -> None:
+        self.id = key.id if key is not None else ""
+        self._customer = customer
         self._key = key
+        self._wanted = False
         self.sealed = 0
 
     def seal(self, plain: bytes, *, remember: bool = True) -> str:
         self.sealed += plain != b"null"
-        return self._key.seal(plain, remember=remember)
+        if self._key is not None:
+            return self._key.seal(plain, remember=remember)
+        # Not raised here: a serializer would make another error of it.
+        self._wanted = True
+        return ""
+
+    def check(self) -> None:
+        """Raises `KeyWantedError` where something had to be sealed without a key."""
+        if self._wanted:
+            raise KeyWantedError(self._customer)
 
 
 def _sealed(content: bytes, sealers: Sealers | None, at: Address) -> bytes:
@@ -211,7 +253,9 @@ def _parse(payload: bytes) -> dict[str, Any]:
 
 def _check(document: dict[str, Any], subject: str, namespace: Namespace) -> str:
     if document.get("specversion") != "1.0":
-        raise DecodeError("no CloudEvents 1.0 document: 'specversion' has to be \"1.0\"")
+        # In binary mode the attributes are headers, and the message is the data alone.
+        way_out = "" if "specversion" in document else "; send structured mode, with all attributes in the JSON"
+        raise DecodeError(f"no CloudEvents 1.0 document: 'specversion' has to be \"1.0\"{way_out}")
     for name in ("id", "source", "type"):
         value = document.get(name)
         if not isinstance(value, str) or not 0 < len(value) <= 2048:
@@ -220,8 +264,12 @@ def _check(document: dict[str, Any], subject: str, namespace: Namespace) -> str:
         raise DecodeError("data_base64 is not read: send the event's fields as a JSON object in 'data'")
     if not isinstance(document.get("data"), dict):
         raise DecodeError("'data' has to be a JSON object with the event's fields")
-    if not isinstance(document.get("time"), str | None):
-        raise DecodeError("no CloudEvents 1.0 document: 'time' has to be a text as in RFC 3339")
+    time = document.get("time")
+    if time is not None and not (isinstance(time, str) and _TIME.fullmatch(time)):
+        raise DecodeError("no CloudEvents 1.0 document: 'time' has to be a text as in RFC 3339, 2026-01-31T10:00:00Z")
+    content = document.get("datacontenttype")
+    if content is not None and not (isinstance(content, str) and _JSON.fullmatch(content)):
+        raise DecodeError("'datacontenttype' has to be JSON, application/json: nothing else is read")
     for name in document:
         if not _ATTRIBUTE.fullmatch(name) and name != "data_base64":
             raise DecodeError(
@@ -234,12 +282,15 @@ def _check(document: dict[str, Any], subject: str, namespace: Namespace) -> str:
     return type
 
 
-def _key(document: dict[str, Any], type: str, cls: type[Event] | None, record: SchemaRecord) -> str:
+def _key(data: dict[str, Any], type: str, cls: type[Event] | None, record: SchemaRecord) -> str:
     names = [record.key_field]
-    if cls is not None and cls.__sojourn__ is not None:
-        field = cls.__sojourn__.key_field
+    if cls is not None:
+        field = spec_of(cls).key_field
         names = [*names_read(cls.model_fields[field]), field]
-    data = document["data"]
+    elif record.latest is not None:
+        schema = record.latest.schema_
+        read_as = resolve(schema, schema).get(READ_AS, {}).get(record.key_field, [])
+        names = [name for name in read_as if isinstance(name, str)] or names
     key = next((data[name] for name in names if name in data), None)
     if not isinstance(key, str):
         raise SchemaError(f"data.{names[0]} is the customer that {type} belongs to and has to be a text")
@@ -252,7 +303,11 @@ def _check_subject(document: dict[str, Any], key: str) -> None:
         raise SchemaError(f"the document's subject is another one than the customer in its data, {key[:100]!r}")
 
 
-def _complete(document: dict[str, Any], key: str, message: Stored) -> dict[str, Any]:
+def _misfit(type: str, version: VersionRecord, wrong: str) -> SchemaError:
+    return SchemaError(f"data does not fit {type} version {version.version}: {wrong}")
+
+
+def _complete(document: dict[str, Any], data: dict[str, Any], key: str, message: Stored) -> dict[str, Any]:
     """The document with what the log needs; its own further attributes stay."""
     received = format_time(datetime.fromtimestamp(message.timestamp // 1000 / 1e6, UTC))
     # An attribute that is null is not there. Source: CloudEvents 1.0.2, JSON format, section 2.2.
@@ -262,7 +317,7 @@ def _complete(document: dict[str, Any], key: str, message: Stored) -> dict[str, 
     if not isinstance(completed.get("correlationid"), str) or not completed["correlationid"]:
         completed["correlationid"] = document["id"]
     completed.setdefault("hops", 0)
-    return completed | {"data": document["data"]}
+    return completed | {"data": data}
 
 
 def _nowhere(namespace: Namespace) -> Address:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,16 +27,17 @@ class Reader:
     """Reads documents of one customer, or, without a key, what is not personal in those of any.
 
     ``certain``: the key was fetched after the documents were stored, so a sealed value of another key is of one that
-    was destroyed, and reads None.
+    was destroyed, and reads None. ``gone``: the ids of keys that are known to be destroyed.
     """
 
     schemas: Schemas | None = None
     key: CustomerKey | None = None
     certain: bool = True
+    gone: Container[str] = ()
 
     def unsealing(self) -> Unsealing:
         """What opens the personal values of one document."""
-        return Unsealing(self.key, certain=self.certain)
+        return Unsealing(self.key, certain=self.certain, gone=self.gone)
 
     def check_newer(self, cls: type[Event], version: int) -> None:
         """Raises `UnknownTypeError` where code that knows ``cls`` cannot read a document of that newer version."""
@@ -64,14 +65,15 @@ async def read_as(reader: Reader, keys: KeyRing, customer: str, read: Callable[[
     Raises what ``read`` raises, and what fetching does: `UnavailableError`, `ConfigurationError`.
     """
     refreshed: set[str] = set()
+    reader.gone = keys.gone
     try:
         while True:
             try:
                 return read()
-            except UnknownKeyError:
+            except UnknownKeyError as error:
                 if reader.certain:
                     raise
-                reader.key = await keys.load(customer)
+                reader.key = await keys.seek(customer, error.id)
                 reader.certain = True
             except UnknownVersionError as error:
                 if error.type in refreshed or reader.schemas is None:

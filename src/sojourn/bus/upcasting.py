@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sojourn.bus.errors import DefinitionError, SchemaError
-from sojourn.bus.event import Event, spec_of
+from sojourn.bus.event import Event, names_read, spec_of
 from sojourn.bus.origin import calling_line, line_of
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
@@ -56,15 +56,17 @@ def upcast(event: type[Event], *, from_version: int) -> Callable[[F], F]:
 
 def upcasted(cls: type[Event], data: dict[str, Any], version: int) -> dict[str, Any]:
     """The data of an older ``version`` as the class's own version has them. Raises `SchemaError` where an upcaster
-    fails, without anything of the data in its message."""
+    fails, or makes the event another customer's, without anything of the data in its message."""
     upcasters = cls.__sojourn_upcasters__
+    customer = _customer(cls, data)
     for number in range(version, spec_of(cls).version) if upcasters else ():
         upcaster = upcasters.get(number)
         if upcaster is None:
             continue
         try:
             data = upcaster(data)
-        except Exception as error:
+        # One that calls exit() would end every worker that meets this event.
+        except (Exception, SystemExit) as error:
             raise SchemaError(
                 f"the upcaster of {cls.__name__} from version {number} ({line_of(upcaster)}) failed with "
                 f"{type(error).__name__}"
@@ -74,7 +76,17 @@ def upcasted(cls: type[Event], data: dict[str, Any], version: int) -> dict[str, 
                 f"the upcaster of {cls.__name__} from version {number} ({line_of(upcaster)}) returned "
                 f"{type(data).__name__}: it has to return the data of version {number + 1}, a dictionary"
             )
+        if customer is not None and _customer(cls, data) != customer:
+            raise SchemaError(
+                f"the upcaster of {cls.__name__} from version {number} ({line_of(upcaster)}) changed "
+                f"{spec_of(cls).key_field}, the customer: events stay in the journey that they were filed in"
+            )
     return data
+
+
+def _customer(cls: type[Event], data: dict[str, Any]) -> object:
+    field = spec_of(cls).key_field
+    return next((data[name] for name in (*names_read(cls.model_fields[field]), field) if name in data), None)
 
 
 def _check(function: object, where: str) -> None:

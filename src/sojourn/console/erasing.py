@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any, NamedTuple
+
+from pydantic import ValidationError
 
 from sojourn.bus.client import Bus
 from sojourn.bus.errors import NotFoundError
 from sojourn.bus.intake import NOBODY
 from sojourn.bus.personal.key import SEALED
-from sojourn.bus.personal.records import ERASED, KEY
+from sojourn.bus.personal.records import ERASED, KEY, KeyRecord
 from sojourn.bus.publisher import Published
 from sojourn.bus.subjects import NO_KEY, escape_key
 from sojourn.console.failures import note, several
@@ -16,12 +19,10 @@ from sojourn.console.options import Form
 from sojourn.console.output import write_facts, write_json, write_json_lines
 from sojourn.state.erasure import erase
 
-_SEALED = SEALED.encode()
-
 
 class Found(NamedTuple):
     """What is stored of a customer (None: of documents that named none). ``sealed`` of the ``messages`` hold personal
-    values; ``has_key``: they can still be read."""
+    values that can still be read; ``has_key``: with the key that is there."""
 
     customer: str | None
     has_key: bool
@@ -39,16 +40,18 @@ class Erased(NamedTuple):
 
 async def survey(bus: Bus, customer: str | None) -> Found:
     """What an erasure would meet. Raises `NotFoundError` for a customer of whom nothing is known."""
-    has_key, erased = await _keys_of(bus, customer)
+    id, erased = await _keys_of(bus, customer)
+    has_key = id is not None
     namespace = bus.namespace
     at = namespace.locate(customer) if customer is not None else namespace.locate_token("", NO_KEY)
     messages = sealed = 0
     state = await bus.transport.stream_state(at.stream)
     if state is not None and state.last > 0:
         pattern = f"{namespace.name}.*.{at.partition}.{at.token}.>"
+        heads = _heads(id) if id is not None else ()
         for message in await bus.transport.read(at.stream, pattern):
             messages += 1
-            sealed += _SEALED in message.payload
+            sealed += any(head in message.payload for head in heads)
     if customer is not None and not (has_key or erased or messages):
         raise NotFoundError(
             f"nothing is known of a customer {customer!r} in namespace {namespace.name}: neither a key nor anything in "
@@ -123,14 +126,27 @@ def _left(found: Found) -> str:
     return "what happened, when and how often, without personal values" if found.messages else "nothing"
 
 
-async def _keys_of(bus: Bus, customer: str | None) -> tuple[bool, bool]:
-    """Whether there is a key, and whether one was erased before. Needs no master key."""
+def _heads(id: str) -> tuple[bytes, bytes]:
+    """What every value begins with that this key sealed, and the original in a dead letter, which is in base64."""
+    head = f"{SEALED}{id}:" if id else SEALED
+    whole = head.encode()[: len(head) // 3 * 3]
+    return head.encode(), b'"original": "' + base64.b64encode(whole)
+
+
+async def _keys_of(bus: Bus, customer: str | None) -> tuple[str | None, bool]:
+    """The id of the key, None where there is none and empty where the entry is damaged; and whether one was erased
+    before. Needs no master key."""
     name = bus.namespace.bucket("keys")
     # Not made for a question.
     if f"KV_{name}" not in await bus.transport.streams(f"KV_{name}"):
-        return False, False
+        return None, False
     bucket = await bus.transport.bucket(name, erasable=True)
     token = escape_key(customer if customer is not None else NOBODY)
     entries = [await bucket.get(prefix + token) for prefix in (KEY, ERASED)]
-    key, erased = (entry is not None and entry.value is not None for entry in entries)
-    return key, erased
+    key, erased = (entry.value if entry is not None else None for entry in entries)
+    if key is None:
+        return None, erased is not None
+    try:
+        return KeyRecord.model_validate_json(key).id, erased is not None
+    except ValidationError:
+        return "", erased is not None

@@ -7,7 +7,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
@@ -48,7 +48,7 @@ def configure(*, style: Style = "auto", level: Level = "info") -> bool:
     if text:
         final += [escape, _render]
     else:
-        final += [structlog.processors.JSONRenderer(default=str)]
+        final += [structlog.processors.JSONRenderer(_json, default=str)]
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -76,14 +76,17 @@ def withhold(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
 
 
 def scrub(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """While an event is handled, hides the personal values of its customer, wherever in the line they stand."""
-    from sojourn.bus.personal.key import handling
+    """While an event is handled, hides the personal values of its customer, wherever in the line they stand. Elsewhere,
+    in a thread or of a task that was left behind, those of the customers who were handled last."""
+    from sojourn.bus.personal.key import handling, scrub_lately
 
     key = handling.get()
-    if key is not None:
-        for name, value in event.items():
-            if name not in _OURS and not name.startswith("_"):
-                event[name] = _scrubbed(value, key.scrub)
+    if key is None and "exception" not in event and str(event.get("logger", "")).split(".")[0] == "sojourn":
+        return event  # Its own words, which should stay readable.
+    clean = key.scrub if key is not None else scrub_lately
+    for name, value in event.items():
+        if name not in _OURS and not name.startswith("_"):
+            event[name] = _scrubbed(value, clean)
     return event
 
 
@@ -101,6 +104,14 @@ def format_exception(exc_info: ExcInfo) -> str:
     trace = traceback.TracebackException(*exc_info)
     _redact(trace, exc_info[1])
     return "".join(trace.format()).rstrip("\n")
+
+
+def _json(line: object, **options: Any) -> str:
+    """A line in which any alphabet can be read, as can what hides personal values; what does not print is escaped."""
+    if (sys.stderr.encoding or "").lower().replace("-", "") != "utf8":
+        return json.dumps(line, **options)
+    text = json.dumps(line, ensure_ascii=False, **options)
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def _redact(trace: traceback.TracebackException, error: BaseException | None) -> None:

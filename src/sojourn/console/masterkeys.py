@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 from sojourn.bus.client import Bus
 from sojourn.bus.errors import ConfigurationError
+from sojourn.bus.personal.loss import Loss
 from sojourn.bus.personal.master import MasterKeys
 from sojourn.bus.personal.records import KEY, Records
 from sojourn.bus.subjects import unescape_key
 from sojourn.console.failures import note, several
 from sojourn.console.options import Form, Settings
-from sojourn.console.output import Column, write, write_json, write_json_lines, write_table
+from sojourn.console.output import Column, write, write_facts, write_json, write_json_lines, write_table
 from sojourn.console.session import master_keys
 
 
@@ -60,12 +61,18 @@ def write_keys(file: Path, id: str | None, keep: Path | None) -> tuple[str, ...]
     return MasterKeys.from_file(file).ids
 
 
-async def look(bus: Bus, settings: Settings) -> Status:
-    """What is at hand, and what is wrapped."""
+def at_hand(settings: Settings) -> MasterKeys | None:
+    """The master keys that the bus works with. Raises `ConfigurationError`."""
     given = master_keys(settings)
     if given is None and settings.server is None:
         # As `connect` does: beside an embedded server there is one.
-        given = MasterKeys.from_file(settings.store / "master.key")
+        return MasterKeys.from_file(settings.store / "master.key")
+    return given
+
+
+async def look(bus: Bus, settings: Settings) -> Status:
+    """What is at hand, and what is wrapped."""
+    given = at_hand(settings)
     trouble = None
     try:
         await bus.keys.verify()
@@ -119,6 +126,38 @@ def tell_rotation(rotated: int, status: Status, namespace: str, output: Form) ->
         write_json("key-rotation/1", facts)
     else:
         write_json_lines("key-rotation/1", [facts])
+
+
+def to_forget(loss: Loss) -> str:
+    """What goes with a lost master key, in words."""
+    count = len(loss.customers)
+    if not count:
+        return "what is known of it: it wraps nothing"
+    return f"{several(count, 'data key')} that only it opens; what {'it' if count == 1 else 'they'} sealed reads None"
+
+
+def tell_loss(loss: Loss, erased: int | None, namespace: str, output: Form) -> None:
+    """Tells what forgetting a master key erased; None: only what it would."""
+    dry = erased is None
+    facts = {
+        "namespace": namespace,
+        "master_key": loss.master,
+        "dry_run": dry,
+        "data_keys": len(loss.customers) if erased is None else erased,
+    }
+    if output == "json":
+        write_json("forgotten-key/1", facts)
+    elif output == "jsonl":
+        write_json_lines("forgotten-key/1", [facts])
+    else:
+        told = [("master key", loss.master)]
+        told.append(("to erase" if dry else "erased", to_forget(loss)))
+        told.append(("stays", "what happened, when and how often, without those personal values"))
+        if not dry:
+            told.append(("processes", "drop what they made of them within a second, and start without that master key"))
+        write_facts(told)
+        if dry:
+            note("nothing was erased: --yes does it")
 
 
 def _read(file: Path) -> dict[str, str]:

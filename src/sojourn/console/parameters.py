@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TypeVar
+
 import click
 
 from sojourn.bus.errors import ConfigurationError
 from sojourn.bus.naming import check_token
 from sojourn.bus.subjects import check_key
+
+T = TypeVar("T", str, Path, None)
 
 INGRESS = "ingress"
 """Who writes the dead letters of foreign documents: a reserved name, so no agent's."""
@@ -50,3 +55,10 @@ class TypeName(click.ParamType[str]):
         if not (value.isascii() and value.isidentifier()):
             self.fail(f"{value!r} is not the name of an event class, such as DiscountOffered", param, ctx)
         return value
+
+
+def require_name(ctx: click.Context, parameter: click.Parameter, value: T) -> T:
+    """Refuses an empty text where a file is to be named: as a path it would be the current folder."""
+    if value == "" or value == Path():
+        raise click.BadParameter("an empty name; a variable that is not set?", ctx, parameter)
+    return value

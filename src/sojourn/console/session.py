@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from sojourn.bus.errors import ConfigurationError, NotFoundError
 from sojourn.console.failures import note
 from sojourn.console.options import Settings
 
@@ -56,14 +57,22 @@ async def open_session(settings: Settings, *, say: Callable[[str], None] = note)
 
 
 def master_keys(settings: Settings) -> MasterKeys | None:
-    """The master keys that were given, None where none were. Raises `ConfigurationError`."""
+    """The master keys that were given, None where none were.
+
+    Raises `ConfigurationError`, and `NotFoundError` where there is no such file.
+    """
     given = settings.master_key
     if given.file is None and given.text is None:
         return None
     from sojourn.bus.personal.master import KEY_VARIABLE, MasterKeys
 
     if given.file is not None:
-        return MasterKeys.from_file(given.file)
+        try:
+            return MasterKeys.from_file(given.file)
+        except ConfigurationError as error:
+            if given.file.exists():
+                raise
+            raise NotFoundError(str(error)) from error
     return MasterKeys.from_environment({KEY_VARIABLE: given.text or ""})
 
 

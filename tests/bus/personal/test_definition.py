@@ -134,6 +134,9 @@ def test_nothing_is_found_where_nothing_is() -> None:
 number = count(1)
 
 
+STRIPPED: Any = Annotated[Personal[str], AfterValidator(str.strip)]
+
+
 def having(annotation: Any, *, base: type[BaseModel] = BaseModel, **field: Any) -> type[BaseModel]:
     made: type[BaseModel] = create_model("Having", __base__=base, it=(annotation, Field(**field) if field else ...))
     return made
@@ -144,7 +147,7 @@ def having(annotation: Any, *, base: type[BaseModel] = BaseModel, **field: Any) 
     [
         Personal[str],
         Personal[str] | int | None,
-        Annotated[Personal[str], AfterValidator(str.strip)] | None,
+        STRIPPED | None,
         list[Personal[str]],
         list[Personal[str]] | None,
         dict[str, Personal[str]],
@@ -163,8 +166,9 @@ def test_what_could_not_read_none_is_refused(annotation: Any) -> None:
 
 
 def test_a_constraint_around_it_would_meet_none_and_is_refused() -> None:
+    personal: Any = Personal[str]
     with pytest.raises(DefinitionError, match="Constraints and further types go inside"):
-        check_personal(having(Personal[str] | None, default=None, max_length=3))
+        check_personal(having(personal | None, default=None, max_length=3))
     with pytest.raises(DefinitionError):
         check_personal(having(Personal[str], default=None))
 
@@ -192,12 +196,14 @@ class Strict(BaseModel):
 
 @pytest.mark.parametrize("type", [str, int, float, bool, Colour])
 def test_strict_fields_of_types_that_json_has_are_fine(type: Any) -> None:
-    check_personal(having(Annotated[type, PersonalMark()] | None, base=Strict))
+    personal: Any = Annotated[type, PersonalMark()]
+    check_personal(having(personal | None, base=Strict))
 
 
 @pytest.mark.parametrize("type", [Decimal, datetime, set, Address])
 def test_strict_fields_that_json_has_no_type_for_are_refused(type: Any) -> None:
-    strict = having(Annotated[type, PersonalMark()] | None, base=Strict)
+    personal: Any = Annotated[type, PersonalMark()]
+    strict = having(personal | None, base=Strict)
     for model in (strict, having(strict)):
         with pytest.raises(DefinitionError, match="it is Personal and strict"):
             check_personal(model)

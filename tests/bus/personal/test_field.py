@@ -144,7 +144,11 @@ def test_values_that_are_null_or_not_sealed_need_no_key() -> None:
     assert Person.model_validate_json('{"email": null, "age": 3}', context=unsealing) == Person(age=3)
 
 
-@pytest.mark.parametrize("text", [f"{SEALED}x:y", SEALED, f"{SEALED}{KEY.id}:AAAA", "sealed", ""])
+@pytest.mark.parametrize(
+    "text",
+    [f"{SEALED}x:y", SEALED, f"{SEALED}{KEY.id}:AAAA", "sealed", ""],
+    ids=["key", "none", "own", "word", "empty"],
+)
 def test_a_plain_text_that_looks_sealed_is_sealed_again(text: str) -> None:
     person = Person(email=text, phones=[text])
     assert Person.model_validate_json(sealed(person), context=Unsealing(KEY)) == person

@@ -234,6 +234,53 @@ async def test_an_erased_key_is_gone_everywhere_within_a_second(world: World) ->
     assert other.id == (await here.ensure("bob")).id
 
 
+async def test_keys_that_turn_out_to_be_gone_are_remembered(world: World) -> None:
+    ring, other = await world.ring(), await world.ring()
+    first = await other.ensure("ada")
+    await other.erase("ada")
+    assert first.id not in ring.gone
+    assert await ring.seek("ada", first.id) is None
+    assert first.id in ring.gone
+    # Of a customer who came back the old key is as gone, and the new one is not.
+    second = await other.ensure("ada")
+    found = await ring.seek("ada", first.id)
+    assert found is not None and found.id == second.id
+    assert first.id in ring.gone and second.id not in ring.gone
+    found = await ring.seek("ada", second.id)
+    assert found is not None and second.id not in ring.gone
+    await other.erase("ada")
+    await eventually(lambda: ring.cached("ada") is None)
+    assert await ring.seek("ada", second.id) is None
+    assert first.id in ring.gone and second.id in ring.gone
+
+
+async def test_a_key_that_could_not_be_read_is_not_gone(world: World) -> None:
+    ring, stranger = await world.ring(), await world.ring(MasterKeys.new("two"))
+    key = await ring.ensure("ada")
+    with pytest.raises(ConfigurationError):
+        await stranger.seek("ada", key.id)
+    assert key.id not in stranger.gone
+
+
+async def test_a_key_from_a_backup_is_no_longer_gone(world: World) -> None:
+    ring, bucket = await world.ring(), await world.bucket()
+    key = await ring.ensure("ada")
+    entry = await bucket.get("key.ada")
+    assert entry is not None and entry.value is not None
+    await ring.erase("ada")
+    assert await ring.seek("ada", key.id) is None
+    await bucket.put("key.ada", entry.value)
+    found = await ring.ensure("ada")
+    assert found.id == key.id not in ring.gone
+
+
+async def test_what_is_known_to_be_gone_is_bounded(world: World) -> None:
+    ring = await world.ring(size=3)
+    for number in range(5):
+        assert await ring.seek("ada", f"id{number}") is None
+    assert [f"id{number}" in ring.gone for number in range(5)] == [False, False, True, True, True]
+
+
 async def test_who_comes_later_learns_of_erasures_before(world: World) -> None:
     here = await world.ring()
     await here.ensure("ada")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 import math
 import string
 from collections.abc import Callable
@@ -13,7 +14,20 @@ from random import Random
 from typing import Annotated, Any, ForwardRef, Literal, Union
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import (
+    AliasChoices,
+    AnyUrl,
+    AwareDatetime,
+    Base64Bytes,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Json,
+    NaiveDatetime,
+    StrictInt,
+    UrlConstraints,
+    create_model,
+)
 
 WORDS = ["red", "green", "blue", "x", "", "12", "1.50", "true"]
 NAMES = ["a", "b", "c", "d", "e"]
@@ -26,6 +40,7 @@ _TUPLE: Any = tuple
 _LIST: Any = list
 _SET: Any = set
 _DICT: Any = dict
+_JSON: Any = Json
 
 
 @dataclass(frozen=True)
@@ -36,6 +51,8 @@ class Shape:
     low: int | None = None
     high: int | None = None
     tight: bool = False
+    digits: int | None = None
+    places: int | None = None
     pattern: str | None = None
     values: tuple[Any, ...] = ()
     parts: tuple[Shape, ...] = ()
@@ -44,10 +61,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Slot:
-    """One field of a model; without a default it is required."""
+    """One field of a model; without a default it is required. ``also``: the names it is looked for besides its own,
+    before that where ``first`` says so."""
 
     shape: Shape
     default: Any = _MISSING
+    also: tuple[str, ...] = ()
+    first: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +92,17 @@ SCALARS = [
     "datetime",
     "uuid",
     "bytes",
+    "strict",
+    "aware",
+    "naive",
+    "span",
+    "url",
+    "json",
+    "base64",
+    "flag",
 ]
+DAY, NIGHT = date(2020, 1, 1), datetime(2020, 1, 1, tzinfo=UTC)
+SCHEMES = ["http", "https", "ftp"]
 
 
 def scalar(rng: Random) -> Shape:
@@ -80,6 +110,10 @@ def scalar(rng: Random) -> Shape:
     if kind in {"literal", "enum"}:
         pool: list[Any] = list(WORDS) if rng.random() < 0.7 else [1, 2, 3]
         return Shape(kind, values=tuple(rng.sample(pool, rng.randint(1, 3))))
+    if kind == "flag":
+        return Shape(kind, values=tuple(rng.sample([1, 2, 4], rng.randint(1, 3))))
+    if kind == "json":
+        return Shape(kind, parts=(Shape(rng.choice(["int", "str", "decimal", "aware", "date"])),))
     shape = Shape(kind)
     return limited(rng, shape) if rng.random() < 0.4 else shape
 
@@ -87,10 +121,16 @@ def scalar(rng: Random) -> Shape:
 def limited(rng: Random, shape: Shape) -> Shape:
     """With other limits, whatever fits the kind."""
     match shape.kind:
-        case "int" | "float" | "decimal":
+        case "decimal" if rng.random() < (0.5 if shape.places is None else 0.9):
+            return Shape("decimal", digits=rng.choice([None, None, 3, 5]), places=rng.choice([None, 0, 1, 2]))
+        case "flag":
+            return replace(shape, values=tuple(rng.sample([1, 2, 4], rng.randint(1, 3))))
+        case "url":
+            return Shape("url", values=tuple(rng.sample(SCHEMES, rng.randint(0, 3))))
+        case "int" | "float" | "decimal" | "strict" | "date" | "aware" | "naive" | "span":
             low = rng.choice([None, 0, 1, 5])
             high = rng.choice([None, 8, 9, 100])
-            return replace(shape, low=low, high=high, tight=rng.random() < 0.3)
+            return replace(shape, low=low, high=high, tight=rng.random() < 0.3, digits=None, places=None)
         case "str":
             if rng.random() < 0.3:
                 return Shape("str", pattern=rng.choice(list(PATTERNS)))
@@ -134,6 +174,7 @@ def shape(rng: Random, depth: int, inside: str | None = None) -> Shape:
 def names(rng: Random) -> Shape:
     """What a mapping's keys may be."""
     limits = [Shape("str"), Shape("str", high=3), Shape("literal", values=("x", "red")), Shape("str", pattern="^a")]
+    limits += [Shape("int"), Shape("int", low=5), Shape("date")]
     return rng.choice([Shape("str"), *limits])
 
 
@@ -164,7 +205,7 @@ def mutated(rng: Random, whole: Model, depth: int) -> Model:
     for _ in range(rng.choice([1, 1, 2])):
         free = [name for name in NAMES if name not in slots]
         own = [name for name in slots if name != whole.tag]
-        change = rng.choice(["add", "remove", "need", "alter", "alter", "alter", "extra"])
+        change = rng.choice(["add", "remove", "need", "alter", "alter", "alter", "extra", "rename", "also"])
         if change == "add" and free:
             slots[rng.choice(free)] = slot(rng, depth, whole.name)
         elif change == "remove" and own:
@@ -176,13 +217,21 @@ def mutated(rng: Random, whole: Model, depth: int) -> Model:
         elif change == "alter" and own:
             name = rng.choice(own)
             slots[name] = replace(slots[name], shape=altered(rng, slots[name].shape, depth, whole.name))
+        elif change == "rename" and own and free:
+            name = rng.choice(own)
+            slots[rng.choice(free)] = replace(slots.pop(name), also=(name,), first=rng.random() < 0.3)
+        elif change == "also" and own:
+            name = rng.choice(own)
+            others = rng.sample(NAMES, rng.randint(0, 2))
+            also = tuple(other for other in others if other != name)
+            slots[name] = replace(slots[name], also=also, first=rng.random() < 0.3)
         elif change == "extra":
             whole = replace(whole, extra=rng.choice(["ignore", "forbid", "allow"]))
     return replace(whole, slots=slots)
 
 
 WIDER = {
-    "int": ["float", "decimal"],
+    "int": ["float", "decimal", "strict"],
     "float": ["int", "decimal"],
     "decimal": ["float", "str"],
     "literal": ["str", "enum"],
@@ -191,6 +240,15 @@ WIDER |= {
     "enum": ["literal", "str"],
     "uuid": ["str"],
     "date": ["str", "datetime"],
+    "datetime": ["aware", "naive", "str"],
+    "aware": ["datetime", "naive"],
+    "naive": ["datetime", "aware"],
+    "strict": ["int", "float"],
+    "span": ["str"],
+    "url": ["str"],
+    "json": ["str"],
+    "base64": ["bytes", "str"],
+    "flag": ["int", "strict"],
     "str": ["decimal", "bytes"],
     "set": ["list"],
 }
@@ -231,7 +289,7 @@ def altered(rng: Random, now: Shape, depth: int, inside: str) -> Shape:
             return replace(now, kind=other) if other == "list" or simple else now
         return (
             Shape(other, low=now.low, high=now.high)
-            if {other, now.kind} <= {"int", "float", "decimal"}
+            if {other, now.kind} <= {"int", "float", "decimal", "strict"}
             else Shape(other)
         )
     if way < 0.8:
@@ -246,7 +304,7 @@ def turned(rng: Random, now: Shape) -> Shape | None:
     match now.kind:
         case "mapping" if rng.random() < 0.5:
             return replace(now, parts=(names(rng), now.parts[1]))
-        case "mapping":
+        case "mapping" if not any_self(now.parts[1]):
             default = None if rng.random() < 0.7 else _MISSING
             return Shape("model", model=Model(f"M{rng.getrandbits(40)}", {"a": Slot(now.parts[1], default)}))
         case "tagged":
@@ -273,6 +331,15 @@ def family(rng: Random, size: int) -> list[Model]:
     return members
 
 
+def values(rng: Random, size: int) -> list[Model]:
+    """Models of one field, of a single value or a mapping's names: each is some change away from the one before."""
+    shapes = [limited(rng, scalar(rng)) if rng.random() < 0.8 else Shape("mapping", parts=(names(rng), Shape("int")))]
+    while len(shapes) < size:
+        now = shapes[-1]
+        shapes.append(limited(rng, now) if rng.random() < 0.4 else altered(rng, now, 0, "Whole"))
+    return [Model("Whole", {"a": Slot(shape)}) for shape in shapes]
+
+
 class Built:
     """A model as a pydantic class."""
 
@@ -285,12 +352,20 @@ class Built:
     def _class(self, made: Model) -> type[BaseModel]:
         if made not in self._classes:
             fields: dict[str, Any] = {
-                name: (self.annotation(slot.shape), ... if slot.default is _MISSING else slot.default)
-                for name, slot in made.slots.items()
+                name: (self.annotation(slot.shape), self._field(name, slot, made)) for name, slot in made.slots.items()
             }
             config = ConfigDict(extra=made.extra, allow_inf_nan=False)
             self._classes[made] = create_model(made.name, __config__=config, __module__=__name__, **fields)
         return self._classes[made]
+
+    def _field(self, name: str, slot: Slot, made: Model) -> Any:
+        default = ... if slot.default is _MISSING else slot.default
+        # One that is a field of its own would give this one another's values in the model's own documents.
+        also = [other for other in slot.also if other not in made.slots]
+        if not also:
+            return default
+        names = (*also, name) if slot.first else (name, *also)
+        return Field(default, validation_alias=AliasChoices(*names), serialization_alias=name)
 
     def annotation(self, shape: Shape) -> Any:
         inner = [self.annotation(part) for part in shape.parts]
@@ -326,13 +401,53 @@ class Built:
                 return ForwardRef(shape.values[0])
             case "str":
                 return Annotated[str, Field(min_length=shape.low, max_length=shape.high, pattern=shape.pattern)]
-            case "int" | "float" | "decimal":
-                plain: Any = {"int": int, "float": float, "decimal": Decimal}[shape.kind]
+            case "flag":
+                members = [(f"F{value}", value) for value in shape.values]
+                return self._enums.setdefault(("flag", *map(str, shape.values)), enum.Flag("Flags", members))
+            case "json":
+                return _JSON[inner[0]]
+            case "url":
+                return Annotated[AnyUrl, UrlConstraints(allowed_schemes=list(shape.values) or None)]
+            case "base64":
+                return Base64Bytes
+            case "int" | "float" | "decimal" | "strict" | "date" | "aware" | "naive" | "span":
+                plain: Any = PLAIN[shape.kind]
                 low, high = ("gt", "lt") if shape.tight else ("ge", "le")
-                limits: dict[str, Any] = {low: shape.low, high: shape.high}
+                limits: dict[str, Any] = {low: bound(shape.kind, shape.low), high: bound(shape.kind, shape.high)}
+                if shape.kind == "decimal":
+                    limits |= {"max_digits": shape.digits, "decimal_places": shape.places}
                 return Annotated[plain, Field(**limits)]
             case kind:
-                return {"bool": bool, "date": date, "datetime": datetime, "uuid": UUID, "bytes": bytes}[kind]
+                return {"bool": bool, "datetime": datetime, "uuid": UUID, "bytes": bytes}[kind]
+
+
+PLAIN: dict[str, Any] = {
+    "int": int,
+    "float": float,
+    "decimal": Decimal,
+    "strict": StrictInt,
+    "date": date,
+    "aware": AwareDatetime,
+    "naive": NaiveDatetime,
+    "span": timedelta,
+}
+
+
+def bound(kind: str, limit: int | None) -> Any:
+    """A limit as a value of the kind: of times as days after a first one, of spans in seconds."""
+    if limit is None:
+        return None
+    match kind:
+        case "date":
+            return DAY + timedelta(days=limit)
+        case "aware":
+            return NIGHT + timedelta(days=limit)
+        case "naive":
+            return NIGHT.replace(tzinfo=None) + timedelta(days=limit)
+        case "span":
+            return timedelta(seconds=limit)
+        case _:
+            return limit
 
 
 def instance(rng: Random, made: Model, depth: int = 4) -> dict[str, Any]:
@@ -359,6 +474,8 @@ def value(rng: Random, shape: Shape, made: Model, depth: int) -> Any:
             return instance(rng, shape.model, depth - 1)
         case "self":
             return instance(rng, made, depth - 1)
+        case "json":
+            return json.dumps(value(rng, shape.parts[0], made, depth - 1))
         case "tuple":
             return [value(rng, part, made, depth - 1) for part in shape.parts]
         case "list":
@@ -379,6 +496,10 @@ def value(rng: Random, shape: Shape, made: Model, depth: int) -> Any:
 def keys(shape: Shape) -> list[str]:
     if shape.values:
         return list(shape.values)
+    if shape.kind == "int":
+        return ["5", "7", "12"] if shape.low else ["0", "-1", "7"]
+    if shape.kind == "date":
+        return ["2020-01-01", "1999-12-31", "0001-01-01"]
     return (
         ["a", "ab", "abc"] if shape.pattern else ["a", "x", "red"] if shape.high else [*NAMES, "kind", "a long one", ""]
     )
@@ -408,14 +529,47 @@ def text(rng: Random, shape: Shape) -> str:
     return rng.choice(fitting or ["z" * lowest])
 
 
+def integral(rng: Random, shape: Shape) -> int | float:
+    found = number(rng, shape)
+    return float(found) if rng.random() < 0.2 else found
+
+
 def decimal(rng: Random, shape: Shape) -> float | str:
+    if shape.digits is not None or shape.places is not None:
+        digits, places = shape.digits or 9, shape.places if shape.places is not None else rng.choice([0, 1, 2])
+        places = min(places, digits)
+        before = rng.choice(["", "-"]) + ("9" * (digits - places) or "0")
+        most = f"{before}.{'9' * places}" if places else before
+        # Without a digit before the point not even 0 is read.
+        chosen = rng.choice([most, "1", "0"]) if digits > places else most
+        return float(chosen) if rng.random() < 0.5 else chosen
     found = real(rng, shape)
     as_text = str(Decimal(repr(found)))
     return rng.choice([found if math.isfinite(found) else 0, as_text])
 
 
 def moment(rng: Random, shape: Shape) -> str:
-    return (datetime(2020, 2, 29, tzinfo=UTC) + timedelta(seconds=rng.randint(0, 10**9))).isoformat()
+    found = datetime(2020, 2, 29, tzinfo=UTC) + timedelta(seconds=rng.randint(0, 10**9))
+    return found.replace(tzinfo=rng.choice([UTC, None])).isoformat()
+
+
+def near(rng: Random, shape: Shape) -> str:
+    """A date or time of few days before or after the first."""
+    found: date = bound(shape.kind, max(-1_000, min(1_000, number(rng, shape))))
+    return found.isoformat()
+
+
+def span(rng: Random, shape: Shape) -> str:
+    seconds = max(-100_000, min(100_000, number(rng, shape)))
+    return f"{'-' if seconds < 0 else ''}PT{abs(seconds)}S"
+
+
+def address(rng: Random, shape: Shape) -> str:
+    return f"{rng.choice(shape.values or [*SCHEMES, 'urn'])}://a/b"
+
+
+def flags(rng: Random, shape: Shape) -> int:
+    return sum(rng.sample(shape.values, rng.randint(0, len(shape.values))))
 
 
 def anything(rng: Random, shape: Shape) -> Any:
@@ -428,12 +582,19 @@ _MAKERS: dict[str, Callable[[Random, Shape], Any]] = {
     "literal": lambda rng, shape: rng.choice(shape.values),
     "enum": lambda rng, shape: rng.choice(shape.values),
     "bool": lambda rng, shape: rng.random() < 0.5,
-    "int": number,
+    "int": integral,
+    "strict": number,
     "float": real,
     "decimal": decimal,
     "str": text,
     "bytes": lambda rng, shape: rng.choice(["", "a", "é", string.ascii_letters]),
-    "date": lambda rng, shape: rng.choice(["1970-01-01", "2024-02-29", "0001-01-01"]),
+    "date": near,
+    "aware": near,
+    "naive": near,
+    "span": span,
+    "url": address,
+    "base64": lambda rng, shape: rng.choice(["", "YQ==", "AAAA"]),
+    "flag": flags,
     "datetime": moment,
     "uuid": lambda rng, shape: str(UUID(int=rng.getrandbits(128), version=4)),
 }

@@ -18,6 +18,7 @@ from tests.bus.schemas.contracts import cart
 
 AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 INT = (int, ...)
+TEXT = (str, ...)
 
 
 def after(*classes: type[Event], known: SchemaRecord | None = None, **rest: Any) -> SchemaRecord:
@@ -227,10 +228,43 @@ def test_what_was_registered_has_to_be_readable(
     assert message.endswith(f"the missing step: @upcast(CartAbandoned, from_version={number})")
 
 
-def test_a_gap_far_up_the_chain_says_who_comes_there() -> None:
+@pytest.mark.parametrize(
+    ("registered", "reader", "missing"),
+    [
+        # What the next version reads as it is comes along with it.
+        ([cart(1), cart(2), cart(3)], cart(4, value=INT), [3]),
+        ([cart(1), cart(2, other=INT), cart(3, other=INT)], cart(4, value=INT), [3, 1]),
+        # Each step is another.
+        ([cart(1), cart(2, other=INT), cart(3, value=INT)], cart(4, value=TEXT), [3, 2, 1]),
+        # What is there already is not asked for.
+        ([cart(1), cart(2, other=INT), cart(3, value=INT)], cart(4, value=TEXT, upcasts=(2,)), [3, 1]),
+        ([cart(1), cart(2, other=INT)], cart(4, value=INT, upcasts=(1,)), [2]),
+    ],
+)
+def test_only_the_steps_that_are_missing_are_asked_for(
+    registered: list[type[Event]], reader: type[Event], missing: list[int]
+) -> None:
+    known = after(
+        *registered,
+        push=True,
+        known=SchemaRecord(type="CartAbandoned", key_field="customer_id", compatibility=Level.NONE),
+    )
+    with pytest.raises(SchemaError) as caught:
+        check_bridged(claim_of(reader), known)
+    *lines, last = str(caught.value).splitlines()
+    steps = ", ".join(f"@upcast(CartAbandoned, from_version={number})" for number in missing)
+    assert last == f"Write the missing step{'s' if len(missing) > 1 else ''}: {steps}"
+    told = [line for line in lines if not line.startswith("  ")]
+    assert [int(line.partition("cannot read version ")[2].partition(":")[0]) for line in told] == missing
+    # Those steps are enough.
+    check_bridged(claim_of(reader)._replace(upcasts=[*claim_of(reader).upcasts, *missing]), known)
+
+
+def test_each_missing_step_shows_what_its_own_next_stop_does_not_read() -> None:
     known = SchemaRecord(type="CartAbandoned", key_field="customer_id", compatibility=Level.NONE)
-    for cls in (cart(1), cart(2, other=INT)):
-        known = admitted(claim_of(cls), known, now=AT)
-    with pytest.raises(SchemaError, match=r"cannot read version 2 \(to which version 1 is lifted\): ") as caught:
-        check_bridged(claim_of(cart(3, value=INT, upcasts=(1,))), known)
-    assert "value" in str(caught.value)
+    known = after(cart(1), cart(2, other=INT), known=known)
+    with pytest.raises(SchemaError) as caught:
+        check_bridged(claim_of(cart(3, value=INT, other=INT)), known)
+    assert "version 2: the class itself does not" in str(caught.value)
+    assert "version 1: the upcaster from version 2 does not" in str(caught.value)
+    assert [change.path for change in caught.value.difference] == ["value", "other"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+import re
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, Flag, IntFlag
 from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
@@ -12,14 +13,26 @@ import pytest
 from pydantic import (
     UUID4,
     UUID5,
+    AliasChoices,
+    AliasPath,
     AnyUrl,
+    AwareDatetime,
+    Base64Bytes,
     BaseModel,
     ConfigDict,
     Discriminator,
     Field,
+    FutureDatetime,
     HttpUrl,
     Json,
+    NaiveDatetime,
+    PastDate,
+    PastDatetime,
     RootModel,
+    StrictInt,
+    StringConstraints,
+    Tag,
+    UrlConstraints,
     create_model,
 )
 
@@ -107,6 +120,10 @@ class Item(BaseModel):
     price: int
 
 
+class ClosedItem(Item):
+    model_config = CLOSED
+
+
 class Article(BaseModel):
     """Another name for an Item."""
 
@@ -131,6 +148,22 @@ class Hue(Enum):
     GREEN = "green"
 
 
+class Rights(Flag):
+    READ = 1
+    WRITE = 2
+
+
+class MoreRights(Flag):
+    READ = 1
+    WRITE = 2
+    GRANT = 4
+
+
+class IntRights(IntFlag):
+    READ = 1
+    WRITE = 2
+
+
 class Place(NamedTuple):
     x: int
     y: int
@@ -146,6 +179,11 @@ class Prices(RootModel[dict[str, int]]):
     pass
 
 
+def _kind(value: Any) -> str:
+    return str(value["kind"] if isinstance(value, dict) else value.kind)
+
+
+NEW_YEAR = datetime(2030, 1, 1, tzinfo=UTC).replace(tzinfo=None)
 NULLABLE = Literal["x", None]  # noqa: PYI061 - pydantic shows it otherwise than Literal["x"] | None
 Pet = Annotated[Cat | Dog, Discriminator("kind")]
 Pets = Annotated[Cat | Dog | Fox, Discriminator("kind")]
@@ -160,7 +198,7 @@ def mapping(names: Any, values: Any) -> Any:
     return kind[names, values]
 
 
-def number(kind: type = int, **limits: Any) -> Any:
+def number(kind: type[Any] = int, **limits: Any) -> Any:
     return Annotated[kind, Field(**limits)]
 
 
@@ -318,9 +356,74 @@ CASES = [
         "y: required field added",
     ),
     Case(
-        "a closed model that opens may hold what old readers refuse", m(CLOSED, a=int), m(a=int), OLD_READERS, "opened"
+        "old data is read under its old name, old readers look for it there in vain",
+        m(total=int),
+        m(amount=(int, Field(validation_alias=AliasChoices("amount", "total")))),
+        OLD_READERS,
+        "total: required field removed: integer",
     ),
-    Case("an open model that closes refuses what old data may hold", m(a=int), m(CLOSED, a=int), OLD_DATA, "closed"),
+    Case(
+        "the same, told of what comes",
+        m(total=int),
+        m(amount=(int, Field(validation_alias=AliasChoices("amount", "total")))),
+        OLD_READERS,
+        "amount: required field added: integer",
+    ),
+    Case(
+        "what is read under the old name has to be of its type",
+        m(total=str),
+        m(amount=(int, Field(validation_alias=AliasChoices("amount", "total")))),
+        BOTH,
+        "amount: type changed from string to integer",
+    ),
+    Case(
+        "a name that is read besides says nothing of what is stored",
+        m(total=int),
+        m(total=(int, Field(validation_alias=AliasChoices("total", "sum")))),
+        FINE,
+    ),
+    Case(
+        "a name that is read first and means another thing",
+        m(total=int, sum=(str, "")),
+        m(total=(int, Field(validation_alias=AliasChoices("sum", "total"), serialization_alias="total"))),
+        OLD_DATA,
+        "total: type changed from string to integer",
+    ),
+    Case(
+        "a place in another field is looked at too, whatever is there",
+        m(a=(int, 0), list=(dict[str, str], {})),
+        m(a=(int, Field(0, validation_alias=AliasChoices("a", AliasPath("list", "a"))))),
+        OLD_DATA,
+        "a: looked for at list.a too, where something else may be",
+    ),
+    Case(
+        "a closed model refuses further fields of its own version only, and ignores those of a later, open one",
+        m(CLOSED, a=int),
+        m(a=int),
+        FINE,
+        "opened",
+    ),
+    Case(
+        "the same with a field more: it ignores that, too",
+        m(CLOSED, a=int),
+        m(a=int, b=(int | None, None)),
+        FINE,
+        "b: optional field added",
+    ),
+    Case(
+        "in the same way it ignores what an earlier, open one may hold",
+        m(a=int),
+        m(CLOSED, a=int),
+        FINE,
+        "closed",
+    ),
+    Case(
+        "a closed model in the event ignores them, too",
+        m(a=ClosedItem),
+        m(a=Item),
+        FINE,
+        "a: opened",
+    ),
     Case("absent and true both mean open", m(a=int), m(OPEN, a=int), FINE),
     # Types.
     Case("integers are numbers", m(a=int), m(a=float), OLD_READERS, "a: widened from integer to number"),
@@ -380,7 +483,62 @@ CASES = [
     Case("a decimal's numbers are no text", m(a=Decimal), m(a=str), BOTH, "a: number is no longer allowed"),
     Case("a decimal gets a lower limit", m(a=Decimal), m(a=number(Decimal, ge=0)), OLD_DATA, "a: minimum 0 added"),
     Case("a decimal may be None", m(a=Decimal), m(a=Decimal | None), OLD_READERS, "a: null is allowed now"),
+    Case(
+        "a decimal's digits are limited, which JSON Schema has no word for",
+        m(a=Decimal),
+        m(a=number(Decimal, max_digits=5)),
+        OLD_DATA,
+        "a: at most 5 digits now",
+    ),
+    Case(
+        "more digits are more numbers",
+        m(a=number(Decimal, max_digits=5)),
+        m(a=number(Decimal, max_digits=7)),
+        OLD_READERS,
+        "a: at most 7 digits, was 5",
+    ),
+    Case(
+        "fewer decimal places are fewer numbers",
+        m(a=number(Decimal, decimal_places=3)),
+        m(a=number(Decimal, decimal_places=2)),
+        OLD_DATA,
+        "a: at most 2 decimal places, was 3",
+    ),
+    Case(
+        "of as many digits, more behind the point leave fewer before it",
+        m(a=number(Decimal, max_digits=5, decimal_places=2)),
+        m(a=number(Decimal, max_digits=5, decimal_places=3)),
+        BOTH,
+        "a: at most 2 digits before the point, was 3",
+    ),
+    Case(
+        "cents of any amount had no limit before the point",
+        m(a=number(Decimal, decimal_places=2)),
+        m(a=number(Decimal, max_digits=9, decimal_places=2)),
+        OLD_DATA,
+        "a: at most 9 digits now",
+    ),
+    Case(
+        "a decimal that may be infinite",
+        m(a=Decimal),
+        m(a=number(Decimal, allow_inf_nan=True)),
+        OLD_READERS,
+        "a: NaN and infinity are allowed now",
+    ),
+    Case("a text beside a decimal need not be a number", m(a=Decimal), m(a=Decimal | str), OLD_READERS, "a: string"),
+    Case("a float or a text is no decimal", m(a=float | str), m(a=Decimal), OLD_DATA, "a: "),
     # Limits of numbers.
+    Case("1.0 is an integer, but not to a strict one", m(a=int), m(a=StrictInt), OLD_DATA, "a: strict now"),
+    Case(
+        "flags are combined: two make four values",
+        m(a=Rights),
+        m(a=MoreRights),
+        OLD_READERS,
+        "a: flags 1, 2, 4, was flags 1, 2",
+    ),
+    Case("a flag goes", m(a=MoreRights), m(a=Rights), OLD_DATA, "a: flags 1, 2, was flags 1, 2, 4"),
+    Case("flags become any integer", m(a=Rights), m(a=int), OLD_READERS, "a: any integer, was flags 1, 2"),
+    Case("an IntFlag keeps what it does not know", m(a=IntRights), m(a=int), FINE),
     Case("a limit comes", m(a=int), m(a=number(ge=1)), OLD_DATA, "a: minimum 1 added"),
     Case("a limit goes", m(a=number(ge=1)), m(a=int), OLD_READERS, "a: minimum 1 removed"),
     Case("a lower limit is raised", m(a=number(ge=1)), m(a=number(ge=2)), OLD_DATA, "a: minimum changed from 1 to 2"),
@@ -448,6 +606,139 @@ CASES = [
     Case("every UUID4 is a UUID", m(a=UUID4), m(a=UUID), OLD_READERS, "a: format changed from 'uuid4' to 'uuid'"),
     Case("no UUID4 is a UUID5", m(a=UUID4), m(a=UUID5), BOTH, "a: format changed"),
     Case("an URL for the web has a greatest length", m(a=AnyUrl), m(a=HttpUrl), OLD_DATA, "a: maxLength 2083 added"),
+    Case(
+        "an URL of the web is an URL", m(a=HttpUrl), m(a=AnyUrl), OLD_READERS, "a: any scheme, was the schemes 'http'"
+    ),
+    Case(
+        "of two schemes one is left",
+        m(a=Annotated[AnyUrl, UrlConstraints(allowed_schemes=["http", "https"])]),
+        m(a=Annotated[AnyUrl, UrlConstraints(allowed_schemes=["https"])]),
+        OLD_DATA,
+        "a: the schemes 'https', was the schemes 'http', 'https'",
+    ),
+    Case(
+        "an URL needs a host",
+        m(a=AnyUrl),
+        m(a=Annotated[AnyUrl, UrlConstraints(host_required=True)]),
+        OLD_DATA,
+        "a: a host is required now",
+    ),
+    # Dates and times.
+    Case(
+        "a time without a zone is no moment",
+        m(a=datetime),
+        m(a=AwareDatetime),
+        OLD_DATA,
+        "a: only with a time zone now",
+    ),
+    Case(
+        "a zone need not be said any more",
+        m(a=AwareDatetime),
+        m(a=datetime),
+        OLD_READERS,
+        "a: no longer only with a time zone",
+    ),
+    Case(
+        "with a zone or without one are two kinds of times",
+        m(a=AwareDatetime),
+        m(a=NaiveDatetime),
+        BOTH,
+        "a: only without a time zone, was only with a time zone",
+    ),
+    Case("every day is not yet past", m(a=date), m(a=PastDate), OLD_DATA, "a: only in the past now"),
+    Case(
+        "the past is not the future",
+        m(a=PastDatetime),
+        m(a=FutureDatetime),
+        BOTH,
+        "a: only in the future, was only in the past",
+    ),
+    Case(
+        "days before the first are refused",
+        m(a=date),
+        m(a=number(date, ge=date(2020, 1, 1))),
+        OLD_DATA,
+        "a: not before 2020-01-01 now",
+    ),
+    Case(
+        "the first day moves back",
+        m(a=number(date, ge=date(2020, 1, 1))),
+        m(a=number(date, ge=date(2019, 12, 31))),
+        OLD_READERS,
+        "a: not before 2019-12-31, was not before 2020-01-01",
+    ),
+    Case(
+        "the last moment itself is out",
+        m(a=number(datetime, le=NEW_YEAR)),
+        m(a=number(datetime, lt=NEW_YEAR)),
+        OLD_DATA,
+        "a: before 2030-01-01T00:00:00, was not after 2030-01-01T00:00:00",
+    ),
+    Case(
+        "the same moment in two zones",
+        m(a=number(datetime, ge=datetime(2030, 1, 1, tzinfo=UTC))),
+        m(a=number(datetime, ge=datetime(2030, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))))),
+        FINE,
+        "a: not before",
+    ),
+    Case(
+        "moments with a zone and without cannot be compared",
+        m(a=number(datetime, ge=NEW_YEAR)),
+        m(a=number(datetime, ge=datetime(2031, 1, 1, tzinfo=UTC))),
+        BOTH,
+        "a: not before",
+    ),
+    Case(
+        "a span gets a limit",
+        m(a=timedelta),
+        m(a=number(timedelta, le=timedelta(hours=1))),
+        OLD_DATA,
+        "a: at most 3600 seconds now",
+    ),
+    Case(
+        "a span gets a wider limit",
+        m(a=number(timedelta, lt=timedelta(seconds=1.5))),
+        m(a=number(timedelta, lt=timedelta(seconds=2))),
+        OLD_READERS,
+        "a: less than 2 seconds, was less than 1.5 seconds",
+    ),
+    # Texts again.
+    Case(
+        "a text of spaces is empty once they are cut off",
+        m(a=text(min_length=1)),
+        m(a=Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]),
+        OLD_DATA,
+        "a: spaces around it do not count",
+    ),
+    Case(
+        "spaces cut off refuse nothing by themselves",
+        m(a=str),
+        m(a=Annotated[str, StringConstraints(strip_whitespace=True)]),
+        FINE,
+    ),
+    Case(
+        "only ASCII",
+        m(a=str),
+        m(a=Annotated[str, StringConstraints(ascii_only=True)]),
+        OLD_DATA,
+        "a: only ASCII characters are allowed now",
+    ),
+    Case(
+        "a pattern that ignores case is another one",
+        m(a=text(pattern=re.compile("^a"))),
+        m(a=text(pattern=re.compile("^a", re.IGNORECASE))),
+        BOTH,
+        "a: the pattern has other flags now",
+    ),
+    Case("text is not base64", m(a=str), m(a=Base64Bytes), OLD_DATA, "a: format 'base64' added"),
+    Case(
+        "bytes in hex are no bytes in base64",
+        m(ConfigDict(val_json_bytes="hex"), a=bytes),
+        m(ConfigDict(val_json_bytes="base64"), a=bytes),
+        BOTH,
+        "a: format changed from 'hex' to 'base64url'",
+    ),
+    Case("JSON in a text is no longer read", m(a=Json[int]), m(a=str), OLD_READERS, "a: contentMediaType"),
     Case(
         "bytes are read from texts, and counted otherwise",
         m(a=Annotated[bytes, Field(max_length=3)]),
@@ -544,6 +835,27 @@ CASES = [
         "a.(names): maxLength changed from 9 to 3",
     ),
     Case(
+        "names are texts, and have to be read as numbers",
+        m(a=dict[str, int]),
+        m(a=dict[int, int]),
+        OLD_DATA,
+        "a.(names): was string, now integer as text",
+    ),
+    Case(
+        "what names are read as may be limited",
+        m(a=dict[int, int]),
+        m(a=mapping(number(ge=0), int)),
+        OLD_DATA,
+        "a.(names): minimum 0 added",
+    ),
+    Case(
+        "names of days become any",
+        m(a=dict[date, int]),
+        m(a=dict[str, int]),
+        OLD_READERS,
+        "a.(names): format 'date' removed",
+    ),
+    Case(
         "names by pattern: values are compared",
         m(a=mapping(text(pattern="^a"), int)),
         m(a=mapping(text(pattern="^a"), float)),
@@ -610,6 +922,13 @@ CASES = [
         m(a=Annotated[Tame | Dog, Discriminator("kind")]),
         BOTH,
         "a",
+    ),
+    Case(
+        "a function that chooses may refuse",
+        m(a=Cat | Dog),
+        m(a=Annotated[Annotated[Cat, Tag("cat")] | Annotated[Dog, Tag("dog")], Discriminator(_kind)]),
+        OLD_DATA,
+        "a(Cat): a function chooses among the members now",
     ),
     Case("with a tag or without, the same documents are read", m(a=Pet), m(a=Cat | Dog), FINE),
     Case("tagged unions in lists", m(a=list[Pet]), m(a=list[Pets]), OLD_READERS, "a[]: Fox is allowed now"),

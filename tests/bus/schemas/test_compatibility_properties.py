@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from itertools import permutations
 from random import Random
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ValidationError, create_model
 
 from sojourn.bus.schemas.compatibility import Direction, Schema, breaking, changes, render
 from sojourn.bus.schemas.generation import model_schema
-from tests.bus.schemas.generated_models import Built, Model, family, instance
+from tests.bus.schemas.generated_models import Built, Model, family, instance, values
 
 FAMILY = 5
 DOCUMENTS = 6
@@ -46,20 +47,20 @@ def unread(reader: type[BaseModel], documents: list[str]) -> list[str]:
     return refused
 
 
-def check_families(examples: int) -> Counter[str]:
+def check_families(examples: int, make: Callable[[Random, int], list[Model]] = family) -> Counter[str]:
     """Every ordered pair of every family, in both directions; how often what was found."""
     count: Counter[str] = Counter()
 
-    @settings(max_examples=examples, database=None, derandomize=True)
+    @settings(max_examples=examples, database=None, derandomize=True, deadline=None)
     @given(st.integers(0, 2**48))
     def run(seed: int) -> None:
         rng = Random(seed)
-        relatives = [relative(rng, model) for model in family(rng, FAMILY)]
+        relatives = [relative(rng, model) for model in make(rng, FAMILY)]
         for old, new in permutations(relatives, 2):
             found = changes(old.schema, new.schema)
             if old.schema == new.schema:
                 count["equal"] += 1
-                assert found == []
+                assert found == [] and not unread(new.cls, old.documents), new.schema
                 continue
             count["pairs"] += 1
             ways: list[tuple[Direction, Relative, Relative]] = [("backward", old, new), ("forward", new, old)]
@@ -86,13 +87,19 @@ def assert_not_vacuous(count: Counter[str]) -> None:
 
 
 def test_what_is_accepted_is_read() -> None:
-    count = check_families(120)
-    assert count["pairs"] > 1_000
-    assert count["equal"] > 100
+    count = check_families(40)
+    assert count["pairs"] > 400
+    assert count["equal"] > 20
     assert_not_vacuous(count)
 
 
-@settings(max_examples=40)
+def test_what_is_accepted_of_single_values_is_read() -> None:
+    count = check_families(80, values)
+    assert count["pairs"] > 500
+    assert_not_vacuous(count)
+
+
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 2**48))
 def test_a_verdict_is_the_same_twice_and_mirrored(seed: int) -> None:
     rng = Random(seed)
@@ -102,7 +109,7 @@ def test_a_verdict_is_the_same_twice_and_mirrored(seed: int) -> None:
         assert bool(breaking(old, new, "forward")) == bool(breaking(new, old, "backward"))
 
 
-@settings(max_examples=60)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**48), st.integers(0, 2**48))
 def test_strangers_never_raise(one: int, other: int) -> None:
     schemas = [relative(rng, family(rng, 1)[0]).schema for rng in (Random(one), Random(other))]

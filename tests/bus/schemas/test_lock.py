@@ -94,10 +94,13 @@ def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
     [
         (b"<<<<<<< ours\n{}", "is no JSON: .*undo the edit"),
         (b"", "is no JSON"),
-        (b"\xff", "cannot be read"),
+        (b"\xff", "is no JSON: it is no text in UTF-8"),
+        (b"[" * 200_000, "is no JSON: .*undo the edit"),
         (b"[]", "has the format None, this version of Sojourn reads 'sojourn.schemas/1'"),
         (b"{}", "has the format None"),
-        (b'{"format": "sojourn.schemas/2", "types": {}}', "has the format 'sojourn.schemas/2'"),
+        (b'{"format": "sojourn.schemas/0", "types": {}}', "has the format 'sojourn.schemas/0', .* take a new one"),
+        (b'{"format": "sojourn.schemas/x", "types": {}}', "has the format 'sojourn.schemas/x', .* take a new one"),
+        (b'{"format": "other/2", "types": {}}', "has the format 'other/2', .* take a new one"),
         (b'{"format": "sojourn.schemas/1"}', "holds no types"),
         (b'{"format": "sojourn.schemas/1", "types": {"A": 5}}', "A is no record"),
         (b'{"format": "sojourn.schemas/1", "types": {"A": {"versions": []}}}', "A is no record: key_field"),
@@ -108,7 +111,14 @@ def test_what_is_no_lock_file_says_so(content: bytes, message: str, tmp_path: Pa
     path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=message) as caught:
         read_lock(path)
-    assert str(path) in str(caught.value) and ("sojourn schemas pull" in str(caught.value) or content == b"\xff")
+    assert str(path) in str(caught.value) and "sojourn schemas pull" in str(caught.value)
+
+
+@pytest.mark.parametrize("format", ["sojourn.schemas/2", "sojourn.schemas/10"])
+def test_a_newer_format_wants_a_newer_sojourn(format: str) -> None:
+    # A new one would take the place of what colleagues with the newer version have committed.
+    with pytest.raises(ConfigurationError, match=rf"the format '{format}', .* at most: update Sojourn$"):
+        parse_lock(json.dumps({"format": format, "types": {}}))
 
 
 def _schema(document: dict[str, Any]) -> dict[str, Any]:

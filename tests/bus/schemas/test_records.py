@@ -41,7 +41,7 @@ def test_what_is_stored_is_what_was_known() -> None:
         "reference": "shop:Cart",
         "upcasts": [],
     }
-    assert parse_record(dump_record(RECORD)) == RECORD
+    assert parse_record(dump_record(RECORD), "type.CartAbandoned") == RECORD
 
 
 def test_versions_are_found() -> None:
@@ -52,7 +52,7 @@ def test_versions_are_found() -> None:
 
 
 def test_an_entry_from_before_versions_were_kept_is_a_record_without_any() -> None:
-    record = parse_record(b'{"type":"CartAbandoned","version":3,"key_field":"customer_id"}')
+    record = parse_record(b'{"type":"CartAbandoned","version":3,"key_field":"customer_id"}', "type.CartAbandoned")
     assert record == SchemaRecord(type="CartAbandoned", key_field="customer_id")
     assert record.latest is None and record.compatibility is Level.BACKWARD and record.owner is None
 
@@ -62,9 +62,9 @@ def test_an_entry_from_before_versions_were_kept_is_a_record_without_any() -> No
 )
 def test_an_entry_that_cannot_be_read_says_so(value: bytes) -> None:
     with pytest.raises(
-        ConfigurationError, match="the registry holds an entry that this version of Sojourn cannot read"
+        ConfigurationError, match="the registry holds an entry, Cart, that this version of Sojourn cannot read"
     ):
-        parse_record(value)
+        parse_record(value, "type.Cart")
 
 
 def test_records_do_not_change() -> None:

@@ -52,12 +52,13 @@ def holding(part: Any, **definitions: Any) -> dict[str, Any]:
 # The schema.
 
 
-def test_the_schema_is_pydantics_in_the_stated_dialect_with_the_key_and_decimals_marked() -> None:
+def test_the_schema_is_pydantics_in_the_stated_dialect_with_its_marks() -> None:
     schema = schema_of(CartUpdated)
     expected = CartUpdated.model_json_schema(by_alias=True, mode="validation")
     expected["properties"]["customer_id"]["x-sojourn-key"] = True
     number, _ = expected["$defs"]["Item"]["properties"]["price"]["anyOf"]
     expected["$defs"]["Item"]["properties"]["price"]["anyOf"] = [number, {"type": "string", "format": "decimal"}]
+    expected["x-sojourn-complete"] = True
     assert schema == {"$schema": "https://json-schema.org/draft/2020-12/schema", **expected}
     assert schema_of(CartUpdated) is schema
     Draft202012Validator.check_schema(schema)

@@ -245,7 +245,9 @@ async def test_an_entry_that_cannot_be_read_says_so(town: Town) -> None:
         schemas.records(),
         schemas.check_reading(cart()),
     ):
-        with pytest.raises(ConfigurationError, match="an entry that this version of Sojourn cannot read"):
+        with pytest.raises(
+            ConfigurationError, match="an entry, CartAbandoned, that this version of Sojourn cannot read"
+        ):
             await asking
     await schemas.admit(cart(event="OrderPlaced"))
     assert schemas.cached("OrderPlaced") is not None

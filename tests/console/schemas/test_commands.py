@@ -390,3 +390,18 @@ def test_a_publish_that_differs_shows_the_difference_in_lines(console: Console, 
     assert len(lines) >= 3
     assert all(line.startswith("sojourn: ") for line in lines)
     assert lines[-1] == "sojourn: A version is never changed: undo it, or say version=2 in the class"
+
+
+def test_a_level_may_be_written_small(console: Console, module: Module) -> None:
+    console("schemas", "push", module(FIRST))
+    ended = console("schemas", "check", module(GROWN), "--level", "full", "-o", "json")
+    assert (ended.status, json.loads(ended.out)["events"][0]["level"]) == (0, "FULL")
+    assert console("schemas", "check", module(GROWN), "--level", "half").status == 2
+
+
+def test_a_file_of_brackets_is_no_lock_file(console: Console, module: Module, folder: Path) -> None:
+    (folder / "deep.json").write_text("[" * 200_000)
+    ended = console("schemas", "check", module(FIRST), "--against", "deep.json")
+    assert (ended.status, ended.out, ended.err.count("\n")) == (1, "", 1)
+    assert ended.err.startswith("sojourn: the lock file deep.json is no JSON")
+    assert "--debug" not in ended.err

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from pydantic import create_model
 
 from sojourn.bus.errors import SchemaError
-from sojourn.bus.event import Event
+from sojourn.bus.event import Event, Key
 from sojourn.bus.schemas.admission import admitted, claim_of
 from sojourn.bus.schemas.compatibility import Level
 from sojourn.bus.schemas.lock import format_lock, parse_lock
 from sojourn.bus.schemas.records import SchemaRecord
+from sojourn.bus.schemas.schema import fingerprint
 from sojourn.console.schemas.judging import Judged, judge_event, judge_events, judged_json
 from tests.bus.schemas.contracts import cart
 
@@ -150,6 +153,47 @@ def test_a_missing_upcaster_for_a_version_far_back() -> None:
     assert (problem.kind, problem.against) == ("upcaster", 1)
     assert "@upcast(CartAbandoned, from_version=1)" in problem.message
     assert judge_event(cart(3, value=INT, note=MAYBE, upcasts=(1,)), known).problems == []
+
+
+@pytest.mark.parametrize("level", [Level.NONE, Level.BACKWARD, Level.BACKWARD_TRANSITIVE])
+def test_only_the_upcasters_that_are_missing_are_asked_for(level: Level) -> None:
+    known = record(cart(1, value=INT, compatibility=level.value), cart(2, value=INT), cart(3, value=INT, note=MAYBE))
+    judged = judge_event(cart(4, value=TEXT, note=MAYBE), known)
+    (problem,) = judged.problems
+    assert (problem.against, problem.direction) == (3, "backward")
+    assert judge_event(cart(4, value=TEXT, note=MAYBE, upcasts=(3,)), known).problems == []
+
+
+def test_upcasters_are_asked_for_from_the_newest_to_the_oldest() -> None:
+    known = record(cart(1, value=INT, compatibility="NONE"), cart(2, value=TEXT), cart(3, value=TEXT))
+    judged = judge_event(cart(4, value=TEXT, note=TEXT), known)
+    assert [(problem.kind, problem.against) for problem in judged.problems] == [("upcaster", 3), ("upcaster", 1)]
+    assert [[change.path for change in problem.changes] for problem in judged.problems] == [["note"], ["value"]]
+
+
+def test_the_same_contract_in_other_words_is_no_difference() -> None:
+    cls = cart(1, value=INT)
+    known = record(cls)
+    (there,) = known.versions
+    schema = {**there.schema_, "allOf": [{"type": "object"}]}
+    rewritten = there.model_copy(update={"schema_": schema, "hash": fingerprint(schema)})
+    known = known.model_copy(update={"versions": [rewritten]})
+    assert rewritten.hash != there.hash
+    judged = judge_event(cls, known)
+    assert (judged.status, judged.problems) == ("unchanged", [])
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_another_key_is_told_once_with_its_one_way_out(version: int) -> None:
+    def paid(version: int, *, key: str, text: str) -> type[Event]:
+        fields: dict[str, Any] = {key: (Key, ...), text: (str, ...)}
+        arguments = {"version": version}
+        return create_model("OrderPaid", __base__=Event, __module__="shop", __cls_kwargs__=arguments, **fields)
+
+    known = record(paid(1, key="customer_id", text="client"))
+    (problem,) = judge_event(paid(version, key="client", text="customer_id"), known).problems
+    assert (problem.kind, problem.changes) == ("key", ())
+    assert "give it a name of its own" in problem.message
 
 
 @pytest.mark.parametrize(

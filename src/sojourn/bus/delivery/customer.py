@@ -11,7 +11,7 @@ from sojourn.bus.delivery.pages import Page, Pages
 from sojourn.bus.errors import UnavailableError
 from sojourn.bus.event import Event, holds_personal, key_of
 from sojourn.bus.lane import Lane
-from sojourn.bus.personal.key import CustomerKey, UnknownKeyError, handling
+from sojourn.bus.personal.key import CustomerKey, UnknownKeyError, handling, sealed_by
 from sojourn.bus.ports import Stored
 from sojourn.bus.processor import Output, Processor, SetTimer
 from sojourn.bus.reading import Reader, UnknownVersionError, read_as
@@ -31,7 +31,7 @@ class Customer:
     def __init__(self, group: Group, at: Address) -> None:
         self._group = group
         self._at = at
-        self.reader = Reader(group.schemas, certain=False)
+        self.reader = Reader(group.schemas, certain=False, gone=group.keys.gone)
 
     @property
     def key(self) -> CustomerKey | None:
@@ -131,8 +131,10 @@ class Customer:
                 return self.key.unseal(text, remember=False)
         except UnknownKeyError:
             pass
+        if (id := sealed_by(text)) in self._group.keys.gone:
+            return None
         # Not kept: whoever is being handled here goes on with the key that the event was read with.
-        key = await self._group.keys.load(self._at.key)
+        key = await self._group.keys.seek(self._at.key, id)
         try:
             return key.unseal(text, remember=False) if key is not None else None
         except UnknownKeyError:

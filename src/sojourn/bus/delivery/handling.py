@@ -20,7 +20,7 @@ from sojourn.bus.delivery.turn import LaneInterrupted
 from sojourn.bus.envelope import MAX_HOPS, Cause, cause_of
 from sojourn.bus.errors import DecodeError, HandlerError, PermanentError, SchemaError, SojournError
 from sojourn.bus.lane import Change, attempt_change, dead_change, output_change, parked_change
-from sojourn.bus.personal.key import CustomerKey, handling
+from sojourn.bus.personal.key import CustomerKey, handle
 from sojourn.bus.ports import Delivery
 from sojourn.bus.processor import Output, Recorded
 
@@ -114,7 +114,7 @@ class Handling:
                 # An erasure that the watch has not told of yet: what was folded before has personal values.
                 queue.forget()
                 raise LaneInterrupted
-        handling.set(queue.customer.key)
+        handle(queue.customer.key)
         while self._index < len(self._members):
             member = self._members[self._index]
             if queue.partition.discarded(queue):

@@ -10,7 +10,7 @@ import structlog
 from sojourn.bus.envelope import decode
 from sojourn.bus.event import Event
 from sojourn.bus.lane import Lane, Writer
-from sojourn.bus.personal.key import UnknownKeyError, handling
+from sojourn.bus.personal.key import UnknownKeyError, handle, handling
 from sojourn.bus.ports import Stored
 from sojourn.bus.processor import Processor, Recorded, Resident
 from sojourn.bus.reading import Reader, UnknownVersionError
@@ -70,7 +70,7 @@ class Member:
     def told(self, payload: bytes, sequence: int, cls: type[Event], reader: Reader, cause: int) -> None:
         """Takes an action that was just stored into the state."""
         # Called by the transport: nobody is being handled there as far as the logs know.
-        before = handling.set(reader.key)
+        before = handle(reader.key)
         try:
             # Decoded again, so that the state is the same as the one folded from the log.
             self.resident.acted(Recorded(decode(payload, cls, reader), sequence, self.writer.name), cause)

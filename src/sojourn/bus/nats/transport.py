@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from itertools import count
 from typing import Any
 
@@ -80,6 +81,8 @@ async def connect_nats(
     """
     if creds is not None and not os.path.isfile(creds):
         raise ConfigurationError(f"there is no credentials file {creds}; check --creds")
+    if creds is not None and find_spec("nkeys") is None:
+        raise ConfigurationError(f"the credentials file {creds} needs the package nkeys: pip install nkeys")
     listed = servers.split(",") if isinstance(servers, str) else servers
     addresses = [address.strip() for address in listed if address.strip()]
     if not addresses:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,8 @@ from pydantic_core import to_json
 from sojourn.bus.errors import DecodeError, SchemaError
 from sojourn.bus.personal.field import ERASED, MARK, Unsealing
 from sojourn.bus.personal.key import SEALED, CustomerKey, sealed_by
+from sojourn.bus.schemas.dialect import dialect, matches
+from sojourn.bus.schemas.keywords import READ_AS
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
@@ -116,9 +117,7 @@ class _Sealer:
 
     def _fits(self, value: Any, schema: Any) -> bool:  # noqa: ANN401 - any value, and a schema may be a boolean
         if self._validator is None:
-            from jsonschema import Draft202012Validator
-
-            self._validator = Draft202012Validator(dict(self._root))
+            self._validator = dialect()(dict(self._root))
         return self._validator.evolve(schema=schema).is_valid(value)
 
     def _resolve(self, reference: str) -> Any:  # noqa: ANN401
@@ -141,11 +140,31 @@ def _of_property(node: Mapping[str, Any], name: str) -> Iterator[Any]:
         known = True
         yield node["properties"][name]
     for pattern, schema in node.get("patternProperties", {}).items():
-        if re.search(pattern, name):
+        if matches(pattern, name):
             known = True
             yield schema
-    if not known and "additionalProperties" in node:
-        yield node["additionalProperties"]
+    if not known:
+        # Also under a name that the model looks at later, or not at all where it finds an earlier one.
+        others = [*_read_as(node, name)]
+        yield from others
+        if not others and "additionalProperties" in node:
+            yield node["additionalProperties"]
+
+
+def _read_as(node: Mapping[str, Any], name: str) -> Iterator[Any]:
+    for field, places in node.get(READ_AS, {}).items():
+        schema = node.get("properties", {}).get(field, True)
+        for place in places:
+            path = [place] if isinstance(place, str) else place
+            if path[0] == name:
+                for step in reversed(path[1:]):
+                    schema = {"properties": {step: schema}} if isinstance(step, str) else _item(step, schema)
+                yield schema
+
+
+def _item(place: int, schema: Any) -> dict[str, Any]:  # noqa: ANN401 - a schema may be a boolean
+    # From the end it could be any of them.
+    return {"prefixItems": [*[True] * place, schema]} if place >= 0 else {"items": schema}
 
 
 def _of_item(node: Mapping[str, Any], place: int) -> Iterator[Any]:

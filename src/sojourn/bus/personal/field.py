@@ -6,6 +6,7 @@ seals and opens values only where serialisation or validation is given a `Sealin
 
 from __future__ import annotations
 
+from collections.abc import Container
 from json.encoder import encode_basestring as quote
 from typing import Annotated, Any, TypeVar
 
@@ -40,14 +41,16 @@ class Unsealing:
 
     ``certain``: the key was just looked up, so that whatever another key sealed was erased: it reads None, and the
     name of its field is added to ``erased``. Otherwise such a value raises `UnknownKeyError`, so that the key is looked
-    up. None as ``key`` is a customer without one.
+    up, unless its key is among ``gone``, the ids of those that were destroyed. None as ``key`` is a customer without
+    one.
     """
 
-    __slots__ = ("certain", "erased", "key")
+    __slots__ = ("certain", "erased", "gone", "key")
 
-    def __init__(self, key: CustomerKey | None, *, certain: bool = False) -> None:
+    def __init__(self, key: CustomerKey | None, *, certain: bool = False, gone: Container[str] = ()) -> None:
         self.key = key
         self.certain = certain
+        self.gone = gone
         self.erased: list[str] = []
 
     def open(self, text: str, field: str) -> object:
@@ -55,8 +58,8 @@ class Unsealing:
         name for ``erased``. Raises `UnknownKeyError` and `DecodeError`."""
         try:
             plain = self.key.unseal(text) if self.key is not None else _unknown(text)
-        except UnknownKeyError:
-            if not self.certain:
+        except UnknownKeyError as error:
+            if not self.certain and error.id not in self.gone:
                 raise
             if field not in self.erased:
                 self.erased.append(field)

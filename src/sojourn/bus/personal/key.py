@@ -6,11 +6,12 @@ import os
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Protocol
+from weakref import ref
 
 from sojourn.bus.errors import DecodeError, SojournError, TooLargeError
-from sojourn.bus.personal.scrubbing import scrub
+from sojourn.bus.personal.scrubbing import forms, scrub, texts
 
 SEALED = "sealed:1:"
 """What every sealed text begins with: then come the key's id, a colon, and nonce and ciphertext in base64url."""
@@ -46,7 +47,7 @@ class CustomerKey:
     opened lately (the last 256 different values or more, as long as they are small) is remembered for `scrub`.
     """
 
-    __slots__ = ("_before", "_cipher", "_head", "_lately", "_room", "id")
+    __slots__ = ("__weakref__", "_before", "_cipher", "_head", "_lately", "_room", "_texts", "id")
 
     def __init__(self, id: str, secret: bytes) -> None:
         self.id = id
@@ -57,6 +58,7 @@ class CustomerKey:
         self._lately: dict[bytes, None] = {}
         self._before: dict[bytes, None] = {}
         self._room = _REMEMBERED_BYTES
+        self._texts: frozenset[str] | None = None
 
     @classmethod
     def new(cls) -> tuple[CustomerKey, bytes]:
@@ -121,7 +123,18 @@ class CustomerKey:
         """
         return scrub(text, self._remembered())
 
+    def mentioned(self, told: Iterable[str]) -> bool:
+        """Whether one of the texts that it sealed or opened lately may stand in `scrubbing.forms` of another."""
+        if self._texts is None:
+            self._texts = texts(self._remembered())
+        return any(text in form for form in told for text in self._texts)
+
+    def scrub_alone(self, text: str) -> str:
+        """As `scrub`, for a text of nobody in particular; see ``alone`` of `scrubbing.scrub`."""
+        return scrub(text, self._remembered(), alone=True)
+
     def _remember(self, plain: bytes) -> None:
+        self._texts = None
         self._lately[plain] = None
         self._room -= len(plain)
         if self._room < 0 or len(self._lately) >= _REMEMBERED:
@@ -133,6 +146,32 @@ class CustomerKey:
 
 handling: ContextVar[CustomerKey | None] = ContextVar("handling", default=None)
 """The key of the customer whose event is being handled here, so that what is logged meanwhile can be scrubbed."""
+
+_LATELY = 1_000
+_handled: dict[str, ref[CustomerKey]] = {}
+"""The keys of those who were handled last, by id. Not to be kept alive by it: a key that is erased is to be gone."""
+
+
+def handle(key: CustomerKey | None) -> Token[CustomerKey | None]:
+    """Sets ``handling``, and remembers the key for `scrub_lately`."""
+    if key is not None:
+        _handled.pop(key.id, None)
+        _handled[key.id] = ref(key)
+        if len(_handled) > _LATELY:
+            del _handled[next(iter(_handled))]
+    return handling.set(key)
+
+
+def scrub_lately(text: str) -> str:
+    """The text without what is personal of the last 1,000 customers who were handled in this process, for what is told
+    outside a handling. About a millisecond. Numbers are left, and short texts where they are part of a longer word."""
+    keys = [key for known in list(_handled.values()) if (key := known()) is not None]
+    if keys:
+        found = forms(text)
+        for key in keys:
+            if key.mentioned(found):
+                text = key.scrub_alone(text)
+    return text
 
 
 def cipher(secret: bytes) -> _Cipher:

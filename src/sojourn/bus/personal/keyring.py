@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from time import monotonic
@@ -53,6 +53,7 @@ class KeyRing:
         self._records = Records(namespace, master)
         self._size = size
         self._cache: OrderedDict[str, CustomerKey] = OrderedDict()
+        self._gone: OrderedDict[str, None] = OrderedDict()
         self._flights: dict[str, list[_Flight]] = {}
         self._bucket: Bucket | None = None
         self._opening = asyncio.Lock()
@@ -107,6 +108,24 @@ class KeyRing:
             if known is not None and known.id == found.id:
                 return known
             return self._keep(customer, CustomerKey(found.id, found.secret))
+
+    @property
+    def gone(self) -> Container[str]:
+        """The ids of keys that turned out to be destroyed, as many as are kept: an id is never used again."""
+        return self._gone.keys()
+
+    async def seek(self, customer: str, id: str) -> CustomerKey | None:
+        """The customer's key as `load` gives it, to open what the key ``id`` sealed.
+
+        Where it is another one, or none, that key was destroyed, since whoever seals with a key has stored it before:
+        its id is in `gone` from now on.
+        """
+        key = await self.load(customer)
+        if key is None or key.id != id:
+            self._gone[id] = None
+            if len(self._gone) > self._size:
+                self._gone.popitem(last=False)
+        return key
 
     async def ensure(self, customer: str) -> CustomerKey:
         """The customer's key: at hand, loaded, or made. Those who make one at the same moment get the same.
@@ -196,6 +215,8 @@ class KeyRing:
             return self._bucket
 
     def _keep(self, customer: str, key: CustomerKey) -> CustomerKey:
+        # One that comes back from a backup of the bucket is not gone any more.
+        self._gone.pop(key.id, None)
         self._cache[customer] = key
         self._cache.move_to_end(customer)
         if len(self._cache) > self._size:

@@ -15,6 +15,8 @@ MAX_WORK = 100_000_000
 """How much is searched, in characters times values: about half a second."""
 
 _PIECE = 24
+_LONG = 8
+"""Characters of a text that is part of no other by chance."""
 _ESCAPE = re.compile(
     r"(?P<code>(?:\\+(?:u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}))+)|(?P<byte>(?:\\+x[0-9a-fA-F]{2})+)"
     r"|(?P<url>(?:%(?:25)*[0-9a-fA-F]{2})+)|(?P<blank>\\+[nrtfvab]|[+\a\b]|[^\S ])|\\+"
@@ -46,7 +48,7 @@ class _Piece(NamedTuple):
     escaped: bool
 
 
-def scrub(text: str, values: Iterable[bytes]) -> str:
+def scrub(text: str, values: Iterable[bytes], *, alone: bool = False) -> str:
     """The text with ``•••`` in place of each of the values, which are JSON.
 
     Strings and the leaves of structures are found anywhere in the text, in any case, as they are or escaped for JSON,
@@ -54,21 +56,48 @@ def scrub(text: str, values: Iterable[bytes]) -> str:
     Dates are found as Python writes them, too. Numbers, and strings of one or two letters, are found only where they
     stand alone. Keys of dictionaries count as values unless they could be names of fields. A text that would take more
     than half a second to search is withheld as a whole.
+
+    ``alone``: only texts are looked for, and short ones only where they stand alone, since the values of many hold a
+    number or a name that is part of any other line.
     """
     sought = _Sought(set(), set(), set())
     for value in values:
         for leaf in _leaves(value):
             _seek(leaf, sought)
+    if alone:
+        sought.words.clear()
+        sought.numbers.clear()
     if not any(sought):
         return text
     if len(text) * (len(sought.parts) + 10) > MAX_WORK:
         return HIDDEN
-    spans = list(_find(_lower(text), {_lower(part) for part in sought.parts}, sought))
+    lower = _lower(text)
+    spans = [
+        span
+        for span in _find(lower, {_lower(part) for part in sought.parts}, sought)
+        if not alone or _alone(lower, span)
+    ]
     plain, pieces = _plain(text)
     if pieces:
         parts = {_plain(part)[0] for part in sought.parts} - {""}
-        spans += [_place(span, pieces) for span in _find(plain, parts, sought)]
+        spans += [_place(span, pieces) for span in _find(plain, parts, sought) if not alone or _alone(plain, span)]
     return _hide(text, spans)
+
+
+def forms(text: str) -> tuple[str, ...]:
+    """What `texts` are looked for in: the text in lower case, and with its escapes resolved."""
+    plain, pieces = _plain(text)
+    return (_lower(text), plain) if pieces else (_lower(text),)
+
+
+def texts(values: Iterable[bytes]) -> frozenset[str]:
+    """What of the values is looked for as text, in the `forms` of another. Where none of it is found, `scrub` with
+    ``alone`` finds nothing."""
+    sought = _Sought(set(), set(), set())
+    for value in values:
+        for leaf in _leaves(value):
+            _seek(leaf, sought)
+    return frozenset(form for part in sought.parts for form in (_lower(part), _plain(part)[0]) if form)
 
 
 def _leaves(value: bytes) -> Iterator[object]:
@@ -187,6 +216,11 @@ def _find(text: str, parts: set[str], sought: _Sought) -> Iterator[tuple[int, in
     for pattern, wanted in ((_WORD, sought.words), (_NUMBER, sought.numbers)):
         if wanted:
             yield from (found.span() for found in pattern.finditer(text) if found[0] in wanted)
+
+
+def _alone(text: str, span: tuple[int, int]) -> bool:
+    start, end = span
+    return end - start >= _LONG or not (text[start - 1 : start].isalnum() or text[end : end + 1].isalnum())
 
 
 def _place(span: tuple[int, int], pieces: list[_Piece]) -> tuple[int, int]:

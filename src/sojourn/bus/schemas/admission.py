@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sojourn.bus.errors import SchemaError
 from sojourn.bus.event import Event, spec_of
 from sojourn.bus.schemas.compatibility import REWRITTEN, Change, Level, Verdict, changes, check, render
-from sojourn.bus.schemas.reading import Gap, find_gap
+from sojourn.bus.schemas.reading import Gap, find_gap, find_gaps
 from sojourn.bus.schemas.records import SchemaRecord, VersionRecord
 from sojourn.bus.schemas.schema import Schema, fingerprint, key_name, schema_of
 
@@ -118,11 +118,11 @@ def check_same(claim: Claim, known: SchemaRecord, there: VersionRecord) -> None:
 
 
 def check_bridged(claim: Claim, known: SchemaRecord) -> None:
-    """Raises `SchemaError` where the class cannot read a registered version older than its own."""
-    for older in known.before(claim.version):
-        gap = find_gap(known, claim.upcasts, older.version, claim.version, claim.schema)
-        if gap is not None:
-            raise SchemaError(_unbridged(claim, older.version, gap), difference=gap.changes)
+    """Raises `SchemaError` with the steps that are missing, where the class cannot read a registered version older than
+    its own."""
+    gaps = find_gaps(known, claim.upcasts, claim.version, claim.schema)
+    if gaps:
+        raise SchemaError(_unbridged(claim, gaps), difference=[change for gap in gaps for change in gap.changes])
 
 
 def unregistered(claim: Claim, known: SchemaRecord | None) -> SchemaError:
@@ -202,12 +202,15 @@ def _version(claim: Claim, there: VersionRecord | None, *, now: datetime, push: 
     return there if upcasts == there.upcasts else there.model_copy(update={"upcasts": upcasts})
 
 
-def _unbridged(claim: Claim, start: int, gap: Gap) -> str:
-    stop = "the class itself" if gap.next == claim.version else f"its upcaster from version {gap.next}"
-    came = f" (to which version {start} is lifted)" if start != gap.version else ""
-    head = f"{claim.type} version {claim.version} ({claim.reference}) cannot read version {gap.version}{came}"
-    if gap.changes:
-        why = f": {stop} does not read it as it is:\n{render(gap.changes, indent='  ')}\nW"
-    else:
-        why = f": version {gap.next} was never registered, so nobody knows what {stop} reads; w"
-    return f"{head}{why}rite the missing step: @upcast({claim.type}, from_version={gap.version})"
+def _unbridged(claim: Claim, gaps: list[Gap]) -> str:
+    lines = []
+    for gap in gaps:
+        reader = "its" if gap.next in claim.upcasts else "the"
+        stop = "the class itself" if gap.next == claim.version else f"{reader} upcaster from version {gap.next}"
+        head = f"{claim.type} version {claim.version} ({claim.reference}) cannot read version {gap.version}"
+        if gap.changes:
+            lines += [f"{head}: {stop} does not read it as it is:", render(gap.changes, indent="  ")]
+        else:
+            lines.append(f"{head}: version {gap.next} was never registered, so nobody knows what {stop} reads")
+    steps = ", ".join(f"@upcast({claim.type}, from_version={gap.version})" for gap in gaps)
+    return "\n".join([*lines, f"Write the missing step{'s' if len(gaps) > 1 else ''}: {steps}"])

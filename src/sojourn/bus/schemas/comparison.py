@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from sojourn.bus.schemas.change import BACKWARD, BOTH, FORWARD, NEITHER, UPCAST, Change, Direction
 from sojourn.bus.schemas.facets import alternative_facets
 from sojourn.bus.schemas.keywords import KEY, PERSONAL
+from sojourn.bus.schemas.older import comparable
 from sojourn.bus.schemas.pairing import paired
 from sojourn.bus.schemas.parts import Found, Key, Part, Step, broken_by, describe, described
 from sojourn.bus.schemas.shapes import Document, Flat, Node, admits, is_any, values_of
@@ -28,7 +29,7 @@ _FIXES = {
 def compare(old: Flat, new: Flat) -> list[Change]:
     """Every change between two schemas, in document order, each once."""
     moved = keys_moved(old, new)
-    return [*moved, *Comparison(old, new).changes()]
+    return [*moved, *Comparison(*comparable(old, new)).changes()]
 
 
 def keys_moved(old: Flat, new: Flat) -> list[Change]:

@@ -2,11 +2,11 @@
 
 The content model is lenient: a reader ignores fields that it does not know, and a writer does not write fields that
 its schema does not name. So adding or removing an optional field, or one with a default, is compatible both ways, in
-open and in closed models (``extra="forbid"``).
+open and in closed models: with ``extra="forbid"`` a model refuses further fields in documents of its own version only,
+and may be opened and closed.
 
-A level that accepts means that every instance of the one schema is read by the other. What pydantic keeps out of a
-schema is no part of it: validators, ``strict``, ``AwareDatetime``, bounds of dates, the digits of a Decimal and whether
-``str`` stands beside it, what a mapping's keys are converted to.
+A level that accepts means that every instance of the one schema is read by the other. What neither JSON Schema nor
+`keywords` can say is no part of it: validators.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sojourn.bus.schemas.keywords import READ_AS, TEXT_OF
+from sojourn.bus.schemas.keywords import COMPLETE, MEMBERS, READ_AS, TEXT_OF
 
 Schema = dict[str, Any]
 """A JSON Schema, draft 2020-12."""
@@ -15,12 +15,15 @@ Schema = dict[str, Any]
 _Json = Any
 """A JSON value; as a part of a schema also one that is a schema itself: an object, True or False."""
 
-_ANNOTATIONS = frozenset("$schema $comment title description example examples deprecated readOnly writeOnly".split())
-_ONE = {TEXT_OF} | frozenset(
+_ANNOTATIONS = {READ_AS, COMPLETE, MEMBERS} | frozenset(
+    "$schema $comment title description example examples deprecated readOnly writeOnly".split()
+)
+ONE = {TEXT_OF} | frozenset(
     "items additionalProperties contains propertyNames not if then else unevaluatedItems unevaluatedProperties".split()
 )
-_NAMED = frozenset("properties patternProperties dependentSchemas".split())
-_SEVERAL = frozenset("anyOf oneOf allOf".split())
+NAMED = frozenset("properties patternProperties dependentSchemas".split())
+SEVERAL = frozenset("anyOf oneOf allOf".split())
+"""The keywords that hold a schema, schemas by name, and a list of schemas."""
 _SETS = frozenset("required enum".split())
 _DEFINITIONS = "#/$defs/"
 
@@ -30,7 +33,7 @@ def contract(schema: Schema) -> Schema:
     without foreign ``x-`` keywords; properties of such names stay. In a form of its own, so that equal contracts are
     equal:
 
-    - What is read besides (`READ_AS`) says nothing of what is stored.
+    - What is read besides (`READ_AS`) says nothing of what is stored, nor do the names of flags (`MEMBERS`).
     - What has no order (``required``, ``enum``, the members of a union, the default of a set) is sorted. Python's own
       cache of ``Union`` decides which of two orders pydantic shows, and a set has another one in every process.
     - Definitions are named by what they hold. A nested class's name is not on the wire, so renaming it changes
@@ -66,19 +69,15 @@ def _strip(part: _Json, schema: Schema) -> _Json:
         return part
     result: Schema = {}
     for key, value in part.items():
-        if (
-            key in _ANNOTATIONS
-            or key == READ_AS
-            or (key.startswith("x-") and (not key.startswith("x-sojourn-") or value is False))
-        ):
+        if key in _ANNOTATIONS or (key.startswith("x-") and (not key.startswith("x-sojourn-") or value is False)):
             continue
-        if key in _ONE:
+        if key in ONE:
             stripped = _strip(value, schema)
             if not (key == "additionalProperties" and stripped is True):  # as good as absent: open
                 result[key] = stripped
-        elif key in _NAMED:
+        elif key in NAMED:
             result[key] = {name: _strip(inner, schema) for name, inner in value.items()}
-        elif key in _SEVERAL or key == "prefixItems":
+        elif key in SEVERAL or key == "prefixItems":
             result[key] = [_strip(inner, schema) for inner in value]
         elif key in _SETS or (key == "type" and isinstance(value, list)):
             result[key] = sorted(value, key=canonical)
@@ -154,11 +153,11 @@ def _named(part: _Json, names: dict[str, str]) -> _Json:
 
 
 def _descend(key: str, value: _Json, walk: Callable[[_Json], _Json]) -> _Json:
-    if key in _ONE:
+    if key in ONE:
         return walk(value)
-    if key in _NAMED:
+    if key in NAMED:
         return {name: walk(inner) for name, inner in value.items()}
-    if key in _SEVERAL:
+    if key in SEVERAL:
         return sorted((walk(inner) for inner in value), key=canonical)
     return [walk(inner) for inner in value] if key == "prefixItems" else value
 

@@ -43,7 +43,8 @@ _BYTES = {"utf8": "binary", "base64": "base64url", "hex": "hex"}
 
 def model_schema(cls: type[BaseModel]) -> Schema:
     """The JSON Schema of a model's documents as they are stored and read, by alias."""
-    return cls.model_json_schema(by_alias=True, mode="validation", schema_generator=_Generate)
+    found = cls.model_json_schema(by_alias=True, mode="validation", schema_generator=_Generate)
+    return {**found, own.COMPLETE: True}
 
 
 class _Generate(GenerateJsonSchema):
@@ -100,6 +101,7 @@ class _Generate(GenerateJsonSchema):
             return found
         # Flags are combined, and a combination is none of the members.
         flags: Schema = {word: value for word, value in found.items() if word not in {"enum", "type"}}
+        flags[own.MEMBERS] = found["enum"]
         if vars(cls)["_boundary_"] in {KEEP, CONFORM}:
             return {**flags, "type": "integer"}
         bits = reduce(or_, (int(member.value) for member in schema["members"]), 0)

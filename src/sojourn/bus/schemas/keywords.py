@@ -14,6 +14,9 @@ PLACES = "x-sojourn-decimal-places"
 NAN = "x-sojourn-nan"
 """True: a Decimal may be NaN or infinite."""
 
+COMPLETE = "x-sojourn-complete"
+"""True, of a whole schema: it says all that these keywords can say. One registered by an earlier build does not."""
+
 ZONE = "x-sojourn-zone"
 """Of a time: ``required``, ``none``, or the one offset from UTC that is allowed, in seconds."""
 NOW = "x-sojourn-now"
@@ -41,6 +44,8 @@ STRICT = "x-sojourn-strict"
 """True: 1.0 is no integer."""
 BITS = "x-sojourn-bits"
 """The sum of the flags that an integer may be made of."""
+MEMBERS = "x-sojourn-members"
+"""The flags that have names, in their order: what an earlier build, and pydantic, take for all there can be."""
 SCHEMES = "x-sojourn-schemes"
 """The schemes that a URL may have, sorted."""
 HOST = "x-sojourn-host"
@@ -48,7 +53,7 @@ HOST = "x-sojourn-host"
 
 OWN = frozenset(
     {
-        *(KEY, PERSONAL, DIGITS, PLACES, NAN, ZONE, NOW, LOWEST, HIGHEST, ABOVE, BELOW),
-        *(TEXT_OF, READ_AS, CHOSEN, STRIP, ASCII, FLAGS, STRICT, BITS, SCHEMES, HOST),
+        *(KEY, PERSONAL, COMPLETE, DIGITS, PLACES, NAN, ZONE, NOW, LOWEST, HIGHEST, ABOVE, BELOW),
+        *(TEXT_OF, READ_AS, CHOSEN, STRIP, ASCII, FLAGS, STRICT, BITS, MEMBERS, SCHEMES, HOST),
     }
 )

@@ -49,8 +49,10 @@ def read_lock(path: Path) -> dict[str, SchemaRecord]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise NotFoundError(f"there is no lock file {path}: {_AGAIN}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the lock file {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(f"the lock file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"the lock file {path} is no JSON: it is no text in UTF-8; {_AGAIN}") from error
     return parse_lock(text, str(path))
 
 
@@ -58,11 +60,16 @@ def parse_lock(text: str, name: str = LOCK_FILE) -> dict[str, SchemaRecord]:
     """The records in a lock file's text, by type name; ``name`` is for messages. See `read_lock`."""
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(
             f"the lock file {name} is no JSON: {error}; undo the edit (or merge), or {_AGAIN}"
         ) from error
     found = document.get("format") if isinstance(document, dict) else None
+    if _is_newer(found):
+        raise ConfigurationError(
+            f"the lock file {name} has the format {found!r}, and this version of Sojourn reads {FORMAT!r} at most: "
+            "update Sojourn"
+        )
     if found != FORMAT:
         raise ConfigurationError(
             f"the lock file {name} has the format {found!r}, this version of Sojourn reads {FORMAT!r}: {_AGAIN}"
@@ -71,6 +78,12 @@ def parse_lock(text: str, name: str = LOCK_FILE) -> dict[str, SchemaRecord]:
     if not isinstance(types, dict):
         raise ConfigurationError(f"the lock file {name} holds no types: {_AGAIN}")
     return {type: _record(type, part, name) for type, part in sorted(types.items())}
+
+
+def _is_newer(format: object) -> bool:
+    family, _, number = FORMAT.rpartition("/")
+    said = format.rpartition("/") if isinstance(format, str) else ("", "", "")
+    return said[0] == family and said[2].isdecimal() and len(said[2]) < 10 and int(said[2]) > int(number)
 
 
 def _record(type: str, part: object, name: str) -> SchemaRecord:
@@ -93,5 +106,5 @@ def _record(type: str, part: object, name: str) -> SchemaRecord:
 def _whole(version: VersionRecord) -> bool:
     try:
         return fingerprint(version.schema_) == version.hash
-    except (AttributeError, KeyError, TypeError):  # no schema any more
+    except (AttributeError, KeyError, RecursionError, TypeError):  # no schema any more
         return False

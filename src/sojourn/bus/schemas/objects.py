@@ -147,11 +147,10 @@ def _unnamed(flat: Flat) -> Iterator[Node]:
 def _further(old: Flat, new: Flat) -> Iterator[Part]:
     was, now = (flat.get("additionalProperties", True) for flat in (old, new))
     if (was is False) != (now is False):
-        if now is False:
-            yield Found("", "closed: it names all its fields now", BACKWARD, f"leave the model open, or {UPCAST}")
-        else:
-            fix = f"older readers refuse what they do not know: keep it closed, or {_READERS_FIRST}"
-            yield Found("", "opened: it may hold fields that it does not name", FORWARD, fix)
+        # Closed models refuse further fields in documents of their own version only.
+        closed = now is False
+        what = "closed: it names all its fields now" if closed else "opened: it may hold fields that it does not name"
+        yield Found("", what, NEITHER, hint="what the other version does not name is ignored")
     elif was is not False and not (was in (True, {}) and now in (True, {})):
         yield Step(".*", was, now)
     patterns = [flat.get("patternProperties", {}) for flat in (old, new)]

@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from sojourn.bus.schemas import keywords as own
-from sojourn.bus.schemas.change import BACKWARD, BOTH, FORWARD
+from sojourn.bus.schemas.change import BACKWARD, BOTH, FORWARD, NEITHER, Direction
 from sojourn.bus.schemas.parts import Found, broken_by, quoted
 from sojourn.bus.schemas.shapes import Flat, same
 
@@ -27,7 +27,7 @@ _MARKS = {
         "no function chooses among the members any more",
     ),
 }
-_ZONES = {"required": "with a time zone", "none": "without a time zone"}
+_ZONES = {"required": "only with a time zone", "none": "only without a time zone"}
 
 
 def own_facets(old: Flat, new: Flat) -> Iterator[Found]:
@@ -54,17 +54,20 @@ def own_facets(old: Flat, new: Flat) -> Iterator[Found]:
 
 
 def _digits(old: Flat, new: Flat) -> Iterator[Found]:
+    told: frozenset[Direction] = NEITHER
     for word, noun in _NOUNS.items():
         was, now = old.get(word), new.get(word)
         if was != now:
             breaks = broken_by(now is None or _most(old, word) <= now, was is None or _most(new, word) <= was)
+            told |= breaks
             yield Found("", _moved(_at_most(was, noun), _at_most(now, noun)), breaks)
     was, now = _whole(old), _whole(new)
     if was != now and {own.DIGITS, own.PLACES} <= new.keys() | old.keys():
         known = [_most_whole(flat) for flat in (old, new)]
         breaks = broken_by(now is None or known[0] <= now, was is None or known[1] <= was)
         noun = "digits before the point"
-        yield Found("", _moved(_at_most(was, noun), _at_most(now, noun)), breaks)
+        if breaks - told:  # else it only follows from the others
+            yield Found("", _moved(_at_most(was, noun), _at_most(now, noun)), breaks)
 
 
 def _most(flat: Flat, word: str) -> float:
@@ -181,13 +184,13 @@ def _zoned(writer: object, reader: object) -> bool:
 
 
 def _zone(zone: object) -> str | None:
-    return None if zone is None else _ZONES.get(str(zone), f"{zone} seconds from UTC")
+    return None if zone is None else _ZONES.get(str(zone), f"only {zone} seconds from UTC")
 
 
 def _now(old: Flat, new: Flat) -> Iterator[Found]:
     was, now = old.get(own.NOW), new.get(own.NOW)
     if was != now:
-        told = [None if side is None else f"in the {side}" for side in (was, now)]
+        told = [None if side is None else f"only in the {side}" for side in (was, now)]
         yield Found("", _moved(*told), broken_by(now is None, was is None))
 
 

@@ -43,6 +43,20 @@ def find_gap(record: SchemaRecord, upcasts: Collection[int], start: int, version
     return None
 
 
+def find_gaps(record: SchemaRecord, upcasts: Collection[int], version: int, schema: Schema) -> list[Gap]:
+    """The steps that are to be written before all older versions can be read, the newest first.
+
+    Each is judged as if those before it were written already: what is mended by one of them is no gap.
+    """
+    written = {*upcasts}
+    gaps = []
+    for older in reversed(record.before(version)):
+        while (gap := find_gap(record, written, older.version, version, schema)) is not None:
+            gaps.append(gap)
+            written.add(gap.version)
+    return gaps
+
+
 def _schema(record: SchemaRecord, version: int) -> Schema | None:
     known = record.version(version)
     return known.schema_ if known is not None else None

@@ -66,11 +66,12 @@ def dump_record(record: SchemaRecord) -> bytes:
     return record.model_dump_json(by_alias=True).encode()
 
 
-def parse_record(value: bytes) -> SchemaRecord:
-    """A stored record. Raises `ConfigurationError` for one that is none."""
+def parse_record(value: bytes, key: str) -> SchemaRecord:
+    """The record stored under ``key``. Raises `ConfigurationError` for one that is none."""
     try:
         return SchemaRecord.model_validate_json(value)
     except ValidationError as error:
         raise ConfigurationError(
-            f"the registry holds an entry that this version of Sojourn cannot read: {problems(error)}"
+            f"the registry holds an entry, {key.removeprefix(PREFIX)}, that this version of Sojourn cannot read: "
+            f"{problems(error)}"
         ) from error

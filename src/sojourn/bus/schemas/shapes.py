@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 from urllib.parse import unquote
 
-from sojourn.bus.schemas.keywords import BITS, KEY, OWN, PERSONAL, STRICT
+from sojourn.bus.schemas.keywords import BITS, COMPLETE, KEY, MEMBERS, OWN, PERSONAL, STRICT
 
 Node = Any
 """A schema inside a document: a dict or a bool, as JSON has it."""
@@ -25,12 +25,12 @@ KNOWN = NUMERIC | TEXTUAL | LISTED | NAMED | OWN | {"type", "enum", "format"}
 _RELEVANT = {"integer": NUMERIC, "number": NUMERIC, "string": TEXTUAL, "array": LISTED, "object": NAMED}
 _SPECIFIC = NUMERIC | TEXTUAL | LISTED | NAMED
 
-_ANNOTATIONS = frozenset(
+_ANNOTATIONS = {COMPLETE} | frozenset(
     "$schema $id $comment title description example examples deprecated readOnly writeOnly default $defs definitions "
     "discriminator".split()
 )
 # Of these it is known which scalars they let through.
-_PLAIN = frozenset({KEY, PERSONAL, STRICT, BITS})
+_PLAIN = frozenset({KEY, PERSONAL, STRICT, BITS, MEMBERS})
 _STRUCTURE = frozenset("$ref anyOf oneOf allOf".split())
 
 ANYTHING: Flat = {}

@@ -105,7 +105,7 @@ class Schemas:
         found = []
         for entry in await self._bucket.entries(PREFIX):
             if entry.value is not None:
-                record = parse_record(entry.value)
+                record = parse_record(entry.value, entry.key)
                 self._learn(record.type, record, entry.revision)
                 found.append(record)
         return found
@@ -179,7 +179,7 @@ class Schemas:
         if entry is None or entry.value is None:
             self._forget(type)
             return None, 0
-        record = parse_record(entry.value)
+        record = parse_record(entry.value, entry.key)
         self._learn(type, record, entry.revision)
         return record, entry.revision
 
@@ -231,4 +231,4 @@ class Schemas:
                 self._forget(type)
             return
         with suppress(SojournError):  # Unreadable: whoever asks for this type is told.
-            self._learn(type, parse_record(entry.value), entry.revision)
+            self._learn(type, parse_record(entry.value, entry.key), entry.revision)

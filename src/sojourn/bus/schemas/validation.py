@@ -1,11 +1,15 @@
-"""Holds data to a registered JSON Schema, where the class that it was made from is not at hand."""
+"""Holds data to a registered JSON Schema."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+from sojourn.bus.event import Event
+from sojourn.bus.schemas.dialect import dialect
 from sojourn.bus.schemas.records import VersionRecord
-from sojourn.bus.schemas.schema import Schema
+from sojourn.bus.schemas.schema import Schema, schema_of
+from sojourn.bus.schemas.stored_names import Names
 
 _SHOWN = 3
 
@@ -14,14 +18,17 @@ class Contract:
     """One version's schema, compiled. ``personal``: some of its fields are."""
 
     def __init__(self, schema: Schema) -> None:
-        # Tens of milliseconds, which nobody should pay whose events are all classes.
-        from jsonschema import Draft202012Validator
-
-        self._validator = Draft202012Validator(schema)
+        self.schema = schema
+        self._validator = dialect()(schema)
         self._names = frozenset(_names(schema))
+        self._stored = Names(schema, lambda value, part: self._validator.evolve(schema=part).is_valid(value))
         self.personal = _marked(schema)
 
-    def problems(self, data: object) -> str | None:
+    def stored(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The data in the names that they are stored under, where the class reads others too."""
+        return self._stored.stored(data)
+
+    def problems(self, data: dict[str, Any]) -> str | None:
         """What does not fit, on one line and without the values, which may be personal; None where all does."""
         found: list[str] = []
         for error in self._validator.iter_errors(data):
@@ -37,16 +44,25 @@ class Contract:
 
 
 class Contracts:
-    """The contracts that were needed so far, by fingerprint."""
+    """The contracts that were needed so far."""
 
     def __init__(self) -> None:
         self._compiled: dict[str, Contract] = {}
+        self._own: dict[type[Event], Contract] = {}
 
     def of(self, version: VersionRecord) -> Contract:
         """The contract of a version."""
         known = self._compiled.get(version.hash)
         if known is None:
             known = self._compiled[version.hash] = Contract(version.schema_)
+        return known
+
+    def own(self, cls: type[Event]) -> Contract:
+        """The contract of a class that is registered as it is defined here. It may read more names than the first one
+        that was registered with this contract, and say more than an earlier build could."""
+        known = self._own.get(cls)
+        if known is None:
+            known = self._own[cls] = Contract(schema_of(cls))
         return known
 
 

@@ -9,10 +9,12 @@ import click
 
 from sojourn.console.failures import Problems, note, several
 from sojourn.console.options import Form, Settings, connection, debugging, example, form
+from sojourn.console.parameters import require_name
 from sojourn.console.session import with_bus
 
 if TYPE_CHECKING:
     from sojourn.bus.client import Bus
+    from sojourn.bus.personal.loss import Loss
     from sojourn.console.masterkeys import Status
 
 
@@ -28,7 +30,7 @@ def keys() -> None:
     short_help="Writes a new master key to a new file.",
     epilog=example("sojourn keys new master.key", "sojourn keys new master-2.key --keep master.key"),
 )
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), callback=require_name)
 @click.option("--id", metavar="NAME", help="What the key is called, never reused. Default: master-1, master-2 …")
 @click.option(
     "--keep", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -71,7 +73,8 @@ def status(settings: Settings, output: Form) -> None:
     found = with_bus(settings, lambda bus: look(bus, settings))
     tell_status(found, settings.namespace, output)
     if found.trouble is not None:
-        raise Problems([found.trouble])
+        out = "where no copy of it is left, `sojourn keys forget MASTER_ID` gives it up, with all that it wraps"
+        raise Problems([found.trouble, out])
 
 
 @keys.command(
@@ -104,3 +107,46 @@ def rotate(settings: Settings, yes: bool, output: Form) -> None:
         return rotated, await look(bus, settings)
 
     tell_rotation(*with_bus(settings, work), settings.namespace, output)
+
+
+@keys.command(
+    short_help="Gives up a master key that is lost, with all that it wraps.",
+    epilog=example("sojourn keys forget master-1 --dry-run", "sojourn keys forget master-1 --yes"),
+)
+@click.argument("id", metavar="MASTER_ID")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be erased.")
+@form
+@connection
+def forget(settings: Settings, id: str, yes: bool, dry_run: bool, output: Form) -> None:
+    """Erases the customers' keys that the master key MASTER_ID wraps, for the case that nobody has it any more.
+
+    Without it they open nothing, and processes with personal data refuse to start in case it is found after all: this
+    decides that it is not. What those customers' keys sealed reads None from then on, as after an erasure; what is
+    published later gets new keys. Stop whatever still runs with MASTER_ID before. One that is at hand is refused.
+    """
+    from sojourn.bus.personal.loss import forget as forget_key
+    from sojourn.bus.personal.loss import survey
+    from sojourn.console.confirming import confirm, require_answer
+    from sojourn.console.masterkeys import at_hand, tell_loss, to_forget
+
+    if not dry_run:
+        require_answer(yes=yes, look=f"sojourn keys forget {id} --dry-run")
+
+    async def look(bus: Bus) -> Loss:
+        return await survey(bus.transport, bus.namespace, at_hand(settings), id)
+
+    if dry_run or not yes:
+        loss = with_bus(settings, look)
+        if dry_run:
+            tell_loss(loss, None, settings.namespace, output)
+            return
+        note(f"to erase: {to_forget(loss)}")
+        question = f"Give up {id} for good, in namespace {settings.namespace}, with no copy of it anywhere?"
+        confirm(question, yes=yes, otherwise="nothing was erased")
+
+    async def work(bus: Bus) -> tuple[Loss, int]:
+        loss = await look(bus)
+        return loss, await forget_key(bus.keys, bus.transport, bus.namespace, at_hand(settings), id)
+
+    tell_loss(*with_bus(settings, work), settings.namespace, output)

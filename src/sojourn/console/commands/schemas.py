@@ -9,7 +9,7 @@ import click
 
 from sojourn.console.failures import Problems, note, several
 from sojourn.console.options import Form, Settings, connection, example, form
-from sojourn.console.parameters import TypeName
+from sojourn.console.parameters import TypeName, require_name
 from sojourn.console.schemas.known import LOCK_FILE, against, default_against, known, require_type, require_version
 from sojourn.console.session import with_bus
 
@@ -129,7 +129,11 @@ def diff(settings: Settings, words: tuple[str, ...], module: str | None, output:
 )
 @click.argument("module")
 @against(default=f"{LOCK_FILE} where it is in the current folder, else the server")
-@click.option("--level", type=click.Choice(LEVELS), help="Judge by this level, whatever is registered and declared.")
+@click.option(
+    "--level",
+    type=click.Choice(LEVELS, case_sensitive=False),
+    help="Judge by this level, whatever is registered and declared.",
+)
 @click.option("--older", is_flag=True, help="Code may stay at a registered version that is not the newest.")
 @form
 @connection
@@ -195,7 +199,7 @@ def push(settings: Settings, module: str, take_over: bool, output: Form) -> None
     short_help="Writes the registered schemas to a lock file.",
     epilog=example("sojourn schemas pull", "sojourn schemas pull --check"),
 )
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), default=LOCK_FILE)
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), default=LOCK_FILE, callback=require_name)
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 where the file is not what it would be.")
 @form
 @connection
@@ -260,7 +264,7 @@ def lint(
         "sojourn schemas export --format jsonschema schemas/",
     ),
 )
-@click.argument("target", metavar="[FILE|DIRECTORY]", required=False)
+@click.argument("target", metavar="[FILE|DIRECTORY]", required=False, callback=require_name)
 @click.option(
     "--format", "kind", type=click.Choice(["asyncapi", "jsonschema"]), required=True,
     help="AsyncAPI 3 of the running system, or the data of each event as JSON Schema.",

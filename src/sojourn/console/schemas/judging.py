@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 from sojourn.bus.event import Event
-from sojourn.bus.schemas.admission import Claim, claim_of, judge
+from sojourn.bus.schemas.admission import Claim, claim_of, differences, judge
 from sojourn.bus.schemas.change import Change, Direction
 from sojourn.bus.schemas.checking import check_class
-from sojourn.bus.schemas.compatibility import Level, breaking, changes
-from sojourn.bus.schemas.reading import find_gap
+from sojourn.bus.schemas.compatibility import Level, breaking
+from sojourn.bus.schemas.reading import Gap, find_gaps
 from sojourn.bus.schemas.records import SchemaRecord
 from sojourn.console.schemas.difference import addressed
 
@@ -73,13 +73,16 @@ def judge_event(
         applied = level or claim.level or Level.BACKWARD
         return Judged(claim.type, claim.version, claim.reference, applied, "new", None, [], [])
     applied = level or known.compatibility
-    problems = [
-        *_identity(claim, known, level),
-        *_version(claim, known, older=older),
-        *_compatibility(claim, known, applied, level),
-    ]
-    told = {problem.against for problem in problems if problem.direction == "backward"}
-    problems += [problem for problem in _unbridged(claim, known) if problem.against not in told]
+    problems = list(_identity(claim, known, level))
+    # Another key is another event: then what else differs is no news, and has no way out.
+    if known.key_field == claim.key_field:
+        gaps = find_gaps(known, claim.upcasts, claim.version, claim.schema)
+        problems += [
+            *_version(claim, known, older=older),
+            *_compatibility(claim, known, applied, level, {gap.version for gap in gaps}),
+        ]
+        told = {problem.against for problem in problems if problem.direction == "backward"}
+        problems += [_unbridged(claim, gap) for gap in gaps if gap.version not in told]
     checked = check_class(cls, known)
     if not checked.ok and not problems and level is None:
         # Whatever else the registry refuses is not to be told for the first time when the code starts.
@@ -132,8 +135,8 @@ def _identity(claim: Claim, known: SchemaRecord, level: Level | None) -> Iterabl
 
 def _version(claim: Claim, known: SchemaRecord, *, older: bool) -> Iterable[Problem]:
     there, latest = known.version(claim.version), known.latest
-    if there is not None and there.hash != claim.hash:
-        found = tuple(addressed(changes(there.schema_, claim.schema), claim.type, claim.version))
+    if there is not None and (differing := differences(claim, there)):
+        found = tuple(addressed(differing, claim.type, claim.version))
         yield Problem(
             "schema",
             f"version {claim.version} is registered with another schema, and a version never changes: undo it, or say "
@@ -163,30 +166,30 @@ def _version(claim: Claim, known: SchemaRecord, *, older: bool) -> Iterable[Prob
         )
 
 
-def _compatibility(claim: Claim, known: SchemaRecord, applied: Level, asked: Level | None) -> Iterable[Problem]:
+def _compatibility(
+    claim: Claim, known: SchemaRecord, applied: Level, asked: Level | None, missing: Collection[int]
+) -> Iterable[Problem]:
     there = known.version(claim.version)
     if there is not None and asked is None:  # it was judged when it was registered
         return
     verdict = judge(claim, known, applied)
     for (against, direction), group in groupby(verdict.violations, key=lambda one: (one.against, one.direction)):
+        # A transitive level names each version that cannot be read; those that come right with another need no step.
+        if direction == "backward" and missing and against not in missing:
+            continue
         reads = f"cannot read version {against}" if direction == "backward" else f"cannot be read by version {against}"
         found = tuple(violation.change for violation in group)
         yield Problem("compatibility", f"it {reads}, against its level {applied}", against, _way(direction), found)
 
 
-def _unbridged(claim: Claim, known: SchemaRecord) -> Iterable[Problem]:
-    for older in known.before(claim.version):
-        gap = find_gap(known, claim.upcasts, older.version, claim.version, claim.schema)
-        if gap is not None:
-            lifted = f" (lifted to {gap.version})" if gap.version != older.version else ""
-            yield Problem(
-                "upcaster",
-                f"nothing reads version {older.version}{lifted} in the log: write "
-                f"@upcast({claim.type}, from_version={gap.version})",
-                against=older.version,
-                direction="backward",
-                changes=tuple(addressed(gap.changes, claim.type, gap.version)),
-            )
+def _unbridged(claim: Claim, gap: Gap) -> Problem:
+    return Problem(
+        "upcaster",
+        f"nothing reads version {gap.version} in the log: write @upcast({claim.type}, from_version={gap.version})",
+        against=gap.version,
+        direction="backward",
+        changes=tuple(addressed(gap.changes, claim.type, gap.version)),
+    )
 
 
 def _way(direction: str) -> Direction:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from sojourn.console.options import Settings
+from sojourn.console.parameters import require_name
 from sojourn.console.session import with_bus
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Known(NamedTuple):
 def against(*, default: str) -> Callable[[F], F]:
     """Adds ``--against``; the command gets it as ``against``. ``default`` says in the help what counts without it."""
     return click.option(
-        "--against", metavar="server|FILE",
+        "--against", metavar="server|FILE", callback=require_name,
         help=f"The server's schemas, or those of a lock file, which needs no server. Default: {default}.",
     )  # fmt: skip
 
