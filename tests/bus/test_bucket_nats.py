@@ -7,8 +7,9 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from hashlib import sha512
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +276,28 @@ async def test_a_bucket_made_by_others_is_told_what_differs(nats_server: NatsSer
         await transport.delete_stream("KV_foreign")
         assert (await transport.bucket("foreign", erasable=True)).erasable
     await client.close()
+
+
+async def test_entries_that_are_written_anew_all_along_are_never_missing(nats_server: NatsServer) -> None:
+    async with connected(nats_server) as transport, connected(nats_server) as other:
+        bucket, mine = await transport.bucket("restless"), await other.bucket("restless")
+        keys = [f"k{number}" for number in range(40)]
+        for key in keys:
+            await mine.put(key, b"0")
+
+        async def write() -> None:
+            for number in count():
+                for key in keys:
+                    await mine.put(key, b"%d" % number)
+
+        writing = asyncio.create_task(write())
+        try:
+            for _ in range(60):
+                assert [entry.key for entry in await bucket.entries()] == sorted(keys)
+        finally:
+            writing.cancel()
+        with suppress(asyncio.CancelledError):
+            await writing
 
 
 _MAKER = """

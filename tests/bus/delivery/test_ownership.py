@@ -17,7 +17,7 @@ from sojourn.bus.delivery.session import Session, read_member
 from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.errors import UnavailableError
 from sojourn.bus.memory import MemoryTransport
-from sojourn.bus.ports import Bucket
+from sojourn.bus.ports import Bucket, Entry
 from sojourn.bus.processor import Output, Turn
 from sojourn.bus.subjects import Namespace
 from sojourn.bus.timers import VirtualTimers
@@ -218,6 +218,55 @@ def test_a_worker_that_was_given_up_begins_anew(monkeypatch: pytest.MonkeyPatch)
                 await bus.publish(CartAbandoned(customer_id=f"c{n}", n=n))
             await asyncio.gather(one.caught_up(), two.caught_up())
             assert await check_effects(bus) == 100
+
+    turbo(main())
+
+
+def test_a_partition_that_somebody_else_claimed_is_let_go_and_runs_here_once() -> None:
+    async def main() -> None:
+        transport = MemoryTransport(VirtualTimers())
+        async with bus_on(transport) as bus, Worker(bus, [Scripted()], name="one") as one:
+            group = one.groups[0]
+            await until(lambda: shared(one))
+            before = dict(group.partitions)
+            bucket = await transport.bucket(bus.namespace.bucket("leases"))
+            ghost = {"worker": "ghost", "session": "ghost", "crashes": 0, "suspect": 0}
+            for number in (3, 5):
+                await bucket.put(f"owner.{group.name}.{number}", json.dumps(ghost).encode())
+            await until(lambda: all(before[number].stopped for number in (3, 5)))
+            # The ghost does not live, so they come back.
+            await until(lambda: shared(one))
+            assert [number for number in range(16) if group.partitions[number] is not before[number]] == [3, 5]
+            assert {claim["worker"] for claim in (await claims(bus)).values()} == {"one"}
+            for n in range(200):
+                await bus.publish(CartAbandoned(customer_id=f"c{n % 40}", n=n))
+            await one.caught_up()
+            assert await check_effects(bus) == 200
+            assert group.counters.restarts == 0, "no two flows of one partition"
+
+    turbo(main())
+
+
+def test_reading_the_bucket_again_undoes_nothing_that_was_told_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        transport = MemoryTransport(VirtualTimers())
+        async with bus_on(transport) as bus, Worker(bus, [Scripted()], name="one") as one:
+            ownership = one._ownership
+            assert ownership is not None
+            bucket = await transport.bucket(bus.namespace.bucket("leases"))
+            joining = Session(bucket, "two", [one.groups[0].name])
+            entries = bucket.entries
+
+            async def slowly(prefix: str = "") -> list[Entry]:
+                found = await entries(prefix)
+                if not joining.began:
+                    await joining.renew()
+                    await until(lambda: joining.token in ownership.members)
+                return found
+
+            monkeypatch.setattr(bucket, "entries", slowly)
+            await ownership._load()
+            assert ownership.members.keys() == {joining.token, ownership.session.token}
 
     turbo(main())
 

@@ -35,6 +35,8 @@ _PATIENCE = 0.5
 _COMPLAINT = 10.0
 _RELOAD = 30.0
 """Seconds after which the whole bucket is read again, should the watch have missed something."""
+_ROUNDS = 10
+"""How often it is read until nothing changes meanwhile."""
 
 
 class Claim(NamedTuple):
@@ -81,6 +83,7 @@ class Ownership:
         self._changed = asyncio.Event()
         self._leaving = False
         self._told: dict[str, int] = {}
+        self._changes = 0
 
     async def begin(self) -> None:
         """Becomes a member and takes what nobody else holds. Raises what the bucket raises."""
@@ -181,13 +184,19 @@ class Ownership:
             await asyncio.sleep(1)
 
     async def _load(self) -> None:
-        entries = await self._bucket.entries("")
+        changes, entries = self._changes, await self._bucket.entries("")
+        for _ in range(_ROUNDS):
+            if changes == self._changes:
+                break
+            # What the watch has told meanwhile would be undone: a member that lives would count as dead.
+            changes, entries = self._changes, await self._bucket.entries("")
         self.members = {}
         self.claims = {}
         for entry in entries:
             self._note(entry)
 
     def _note(self, entry: Entry) -> None:
+        self._changes += 1
         if entry.key.startswith(PREFIX):
             token = entry.key.removeprefix(PREFIX)
             known = self.members.get(token)
@@ -279,7 +288,13 @@ class Ownership:
             # Also one whose writing, or giving back, got no answer.
             self._mine.setdefault(place, known)
         claim = self._mine.get(place)
+        if claim is not None and known is not None and known.revision > claim.revision and known[:2] != claim[:2]:
+            # Somebody took this worker for dead.
+            del self._mine[place]
+            claim = None
         if claim is None:
+            if place.partition in group.partitions:
+                return group.release(place.partition, 0)
             return self._take(group, place) if mine and not self._living(known) else None
         if not mine:
             return self._give(place, None)

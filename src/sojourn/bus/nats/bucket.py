@@ -31,6 +31,8 @@ _T = TypeVar("_T")
 
 _NANO = 1_000_000_000
 _AT_ONCE = 64
+_ROUNDS = 20
+"""How often `NatsBucket.entries` looks for what was written meanwhile, where that does not end by itself."""
 """Questions in flight."""
 _STORE_FAILED: Final = 10077
 """Among others: the subject has as many messages as it may have."""
@@ -191,21 +193,33 @@ class NatsBucket:
 
     async def entries(self, prefix: str = "") -> list[Entry]:
         """All living entries whose key starts with ``prefix``, ordered by key."""
-        return sorted(await self._living(prefix, await self._last_sequence()))
+        last = await self._last_sequence()
+        found = await self._there(prefix, 1, last)
+        # One that is written anew while it is looked for is then beyond the end: it would be missing although it has
+        # been there all along.
+        for _ in range(_ROUNDS):
+            newest = await self._log.last(self._stream, self._filter(prefix))
+            if newest is None or newest.sequence <= last:
+                break
+            found |= await self._there(prefix, last + 1, newest.sequence)
+            last = newest.sequence
+        return sorted(_living(found, prefix))
 
-    async def _living(self, prefix: str, last: int) -> list[Entry]:
+    async def _there(self, prefix: str, start: int, last: int) -> dict[str, Entry]:
+        """What was written last to each key in that part of the stream, markers included."""
         found: dict[str, Entry] = {}
         if last:
-            async with aclosing(follow(self._connection, self._stream, self._filter(prefix), end=last)) as batches:
+            part = follow(self._connection, self._stream, self._filter(prefix), start=start, end=last)
+            async with aclosing(part) as batches:
                 async for batch in batches:
                     # One that changes meanwhile, or has a history, comes twice; the later one counts.
                     found |= {(entry := self._entry(received)).key: entry for received in batch}
-        return [entry for key, entry in found.items() if entry.value is not None and key.startswith(prefix)]
+        return found
 
     async def watch(self, prefix: str = "") -> AsyncGenerator[Entry, None]:
         """All living entries, then every change. See `sojourn.bus.ports.Bucket.watch`."""
         last = await self._last_sequence()
-        for entry in await self._living(prefix, last):
+        for entry in _living(await self._there(prefix, 1, last), prefix):
             yield entry
         changes = follow(self._connection, self._stream, self._filter(prefix), start=last + 1)
         async with aclosing(changes) as batches:
@@ -313,6 +327,10 @@ class NatsBucket:
 
 def _parts(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _living(found: Mapping[str, Entry], prefix: str) -> list[Entry]:
+    return [entry for key, entry in found.items() if entry.value is not None and key.startswith(prefix)]
 
 
 def _is_marker(headers: Mapping[str, str]) -> bool:
