@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from sojourn.bus.client import Bus
 from sojourn.bus.delivery.worker import Worker
+from sojourn.bus.errors import PermanentError
 from sojourn.bus.lane import Lane, Writer, parked_change
 from sojourn.bus.memory import MemoryTransport
 from sojourn.bus.ports import Append
@@ -106,5 +107,30 @@ def test_giving_up_a_cause_that_has_left_the_log_gives_up_no_other() -> None:
                 await worker.caught_up()
                 assert await dead(bus) == []
                 assert [d["data"]["n"] for d in await actions(bus)] == [3]
+
+    turbo(main())
+
+
+def test_what_is_given_up_is_known_to_what_comes_after_it() -> None:
+    def handle(resident: Resident, turn: Turn) -> Output:
+        event = turn.recorded.envelope.event
+        assert isinstance(event, CartAbandoned)
+        if event.n == 1:
+            raise PermanentError("not this one")
+        return offer(resident, turn)
+
+    async def main() -> None:
+        async with memory_bus() as bus, Worker(bus, [Scripted(handle, on_poison="park")]) as worker:
+            for n in range(4):
+                await bus.publish(CartAbandoned(customer_id="c0", n=n))
+            await worker.caught_up()
+            [record] = await log_of(bus.transport, bus.namespace, "lane.*.*.act.win.parked")
+            at = bus.namespace.locate("c0")
+            subject = bus.namespace.redrive(at, "win", record.sequence)
+            await bus.committer.store(at.stream, [Append(subject, verdict_payload("drop", by="tests"))])
+            await worker.caught_up()
+            assert [(d["data"]["n"], d["data"]["seen"]) for d in await actions(bus)] == [(0, 1), (2, 3), (3, 4)]
+            [letter] = await dead(bus)
+            assert letter["reason"] == "given up by an operator"
 
     turbo(main())

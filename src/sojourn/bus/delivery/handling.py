@@ -121,8 +121,6 @@ class Handling:
                 return None
             if member.lane.parked is not None and self.catching is None:
                 queue.skip(self.delivery.sequence)
-            elif self.given_up and recorded.sequence > member.lane.closed:
-                return self._bury(member, PermanentError("given up by an operator"))
             elif (step := await self._handle(member, recorded)) is not None:
                 return step
             self.pass_on()
@@ -161,6 +159,8 @@ class Handling:
                 self._observe(member, recorded, handled=handled)
             if handled:
                 return None
+            if self.given_up:
+                raise PermanentError("given up by an operator")
             if envelope.type not in processor.handles:
                 if recorded.redriven and envelope.type not in processor.folds:
                     raise PermanentError(f"it was redriven, and {processor.writer} no longer handles {envelope.type}")
@@ -307,6 +307,8 @@ class Handling:
         """What becomes of a failed handling: another attempt, now or later, a dead letter, or a decision of a
         person."""
         queue, processor = self._queue, member.processor
+        if self.given_up:
+            return self._bury(member, error)
         group = queue.partition.group
         retry = processor.retry
         bound = log.bind(
