@@ -19,9 +19,9 @@ TWICE = ("before_commit:20", "before_commit:5")
 """Two workers in a row die in the middle of their work: what they had in flight is under suspicion from then on."""
 
 
-TAKEN_OVER = 45.0
-"""Seconds within which another worker has taken over from one that is frozen and has handled what waited: the lease of
-five, the thirty for which pull requests of the frozen one still wait at the server, and what a busy machine takes."""
+TAKEN_OVER = 20.0
+"""Seconds within which another worker has taken over from one that is frozen and has handled what waited: the session's
+five, and what a busy machine takes."""
 
 
 class Where:
