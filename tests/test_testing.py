@@ -9,6 +9,7 @@ import pytest
 from sojourn import Agent, Context, Event, Journey, Key, PermanentError, TransientError, agent, days, evolve, hours, on
 from sojourn.bus.errors import ClosedError, ConfigurationError
 from sojourn.testing import START, Scenario, like
+from tests.bus.relay_shop import Courier, LetterForwarded, LetterPosted, Mailbox
 
 
 class CartAbandoned(Event):
@@ -162,6 +163,18 @@ async def test_differences_are_told() -> None:
             AssertionError, match=r"done:\n    nothing\ndifference:\n    missing: DiscountOffered\(\.\.\.\)"
         ):
             s.then(DiscountOffered)
+
+
+async def test_events_for_other_customers_arrive() -> None:
+    async with Scenario(Courier) as s:
+        await s.when(LetterPosted(customer_id="ann", n=1, route=("bob", "eve")))
+        s.then(
+            LetterForwarded(customer_id="bob", n=1, route=("eve",), sender="ann"),
+            LetterForwarded(customer_id="eve", n=1, route=(), sender="bob"),
+        )
+        assert s.journey(Mailbox, "bob").letters == 1
+        with pytest.raises(AssertionError, match="courier for bob, on LetterForwarded"):
+            s.then_nothing()
 
 
 async def test_a_failed_handler_fails_the_test() -> None:

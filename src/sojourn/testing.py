@@ -26,7 +26,7 @@ from sojourn.bus.personal.master import MasterKeys
 from sojourn.bus.ports import Append
 from sojourn.bus.processor import NOTHING, Output, Recorded, Resident, Retry, Turn
 from sojourn.bus.reading import Reader
-from sojourn.bus.subjects import LogSubject, Namespace, escape_key, parse_log_subject, unescape_key
+from sojourn.bus.subjects import LogSubject, Namespace, escape_key, parse_log_subject, split_writer, unescape_key
 from sojourn.bus.timers import VirtualTimers
 from sojourn.state.fold import fold
 from sojourn.state.journey import Journey
@@ -332,7 +332,7 @@ def _difference(expected: Sequence[Expected], actions: list[_Action]) -> str:
         else:
             missing.remove(match)
     lines = ["the agents did something else than expected", "expected:", *_listed([_shown(one) for one in expected])]
-    lines += ["done:", *_listed([f"{a.event!r}   {a.agent}, on {a.cause}" for a in actions])]
+    lines += ["done:", *_listed([f"{a.event!r}   {_who(a.agent)}, on {a.cause}" for a in actions])]
     lines.append("difference:")
     if not missing and not surplus:
         lines.append("    the same events in another order")
@@ -351,6 +351,11 @@ def _difference(expected: Sequence[Expected], actions: list[_Action]) -> str:
         ]
     lines += [f"    not expected: {event!r}" for event in surplus]
     return "\n".join(lines)
+
+
+def _who(writer: str) -> str:
+    name, source = split_writer(writer)
+    return name if source is None else f"{name} for {unescape_key(source)}"
 
 
 def _type(expected: Expected) -> type[Event]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sojourn.agents.processor import AgentProcessor
 from sojourn.bus.client import Bus, connect, open_bus
 from sojourn.bus.clock import VirtualClock
 from sojourn.bus.crashpoints import VARIABLE
+from sojourn.bus.crossing import read_record
 from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.envelope import MAX_HOPS, decode
 from sojourn.bus.errors import DecodeError
@@ -28,7 +30,6 @@ from sojourn.bus.personal.master import MasterKeys
 from sojourn.bus.ports import Append
 from sojourn.bus.processor import Output, Turn
 from sojourn.bus.reading import Reader
-from sojourn.bus.relay import read_record
 from sojourn.bus.subjects import RELAYS, Namespace, split_writer
 from sojourn.bus.timers import VirtualTimers
 from tests.bus.delivery.processors import (
@@ -53,13 +54,13 @@ from tests.prove.workers import WorkerProcess
 KEYS = ("ann", "bob", "c.d", "é", "eve")
 
 
-async def post(bus: Bus, routes: list[tuple[str, ...]]) -> None:
+async def post(bus: Bus, routes: Sequence[tuple[str, ...]]) -> None:
     """One letter for each route, from its first to its last."""
     for n, route in enumerate(routes):
         await bus.publish(LetterPosted(customer_id=route[0], n=n, route=route[1:]))
 
 
-async def check_routes(bus: Bus, routes: list[tuple[str, ...]]) -> None:
+async def check_routes(bus: Bus, routes: Sequence[tuple[str, ...]]) -> None:
     """Holds the raw log against the routes: each step of each letter once, in order for each source and target."""
     steps = {(n, *pair): 0 for n, route in enumerate(routes) for pair in enumerate(pairwise(route))}
     lanes: dict[str, list[int]] = {}
@@ -114,7 +115,7 @@ def invite(resident: Resident, turn: Turn) -> Output:
     """A note for somebody else, and for every second event one for oneself, too."""
     event = turn.recorded.envelope.event
     assert isinstance(event, CartAbandoned)
-    own = [OfferPrinted(customer_id=resident.key, n=event.n)] if event.n % 2 else []
+    own: list[Event] = [OfferPrinted(customer_id=resident.key, n=event.n)] if event.n % 2 else []
     return Output(own, others=[OfferPrinted(customer_id=key, n=event.n) for key in ("x", "y")])
 
 

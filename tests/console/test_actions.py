@@ -82,6 +82,19 @@ def test_where_nothing_is_cut_everything_is_there() -> None:
     )
 
 
+def test_an_action_for_another_customer_names_the_one_it_comes_from() -> None:
+    subject = Namespace().action(AT, "win-back~c=2E1", "DiscountOffered")
+    action = action_of(subject, json.dumps(DOCUMENT).encode(), 0)
+    assert action is not None
+    assert (action.customer, action.agent, action.source) == ("c-0042", "win-back", "c.1")
+    assert line(action, 120).startswith(
+        "   12:04:31  c-0042           win-back      DiscountOffered from c.1 percent=10"
+    )
+    strange = action_of(Namespace().action(AT, "win-back~=", "DiscountOffered"), b"", 0)
+    assert strange is not None
+    assert (strange.agent, strange.source) == ("win-back", "=")
+
+
 @pytest.mark.parametrize(
     ("time", "shown"),
     [

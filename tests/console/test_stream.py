@@ -43,11 +43,11 @@ def chosen(agents: Sequence[str] = (), customers: Sequence[str] = (), types: Seq
     ("selection", "filter"),
     [
         (chosen(), "sojourn.log.*.*.act.*.*"),
-        (chosen(["a"]), "sojourn.log.*.*.act.a.*"),
-        (chosen(["a"], types=["T"]), "sojourn.log.*.*.act.a.T"),
+        (chosen(["a"]), "sojourn.log.*.*.act.*.*"),
+        (chosen(["a"], types=["T"]), "sojourn.log.*.*.act.*.T"),
         (chosen(["a", "b"], types=["T"]), "sojourn.log.*.*.act.*.T"),
         (chosen(customers=["c.1"]), f"sojourn.log.{NS.locate('c.1').partition}.c=2E1.act.*.*"),
-        (chosen(["a"], ["c1"], ["T"]), f"sojourn.log.{NS.locate('c1').partition}.c1.act.a.T"),
+        (chosen(["a"], ["c1"], ["T"]), f"sojourn.log.{NS.locate('c1').partition}.c1.act.*.T"),
     ],
 )
 def test_a_selection_is_one_filter(selection: Selection, filter: str) -> None:
@@ -96,6 +96,15 @@ async def test_what_the_filter_cannot_say_is_chosen_here() -> None:
         selection = chosen(["a", "b"], ["c1", "c2", "c3"], ["T", "U"])
         await show_stream(transport, NS, selection, shown, since=BEGINNING, follow=False)
         assert shown.told() == [("c1", "T"), ("c2", "T"), ("c1", "U")]
+
+
+async def test_what_an_agent_did_for_others_is_its_own() -> None:
+    async with log() as transport:
+        for key, writer in [("c1", "a"), ("c2", "a~c1"), ("c3", "ab~c1"), ("c1", "a~c=2E9")]:
+            await act(transport, key, writer, "T")
+        shown = Shown()
+        await show_stream(transport, NS, chosen(["a"]), shown, since=BEGINNING, follow=False)
+        assert shown.told() == [("c1", "T"), ("c2", "T"), ("c1", "T")]
 
 
 async def test_behaviour_and_lanes_are_no_actions() -> None:

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pytest
 
+from sojourn.agents.processor import AgentProcessor
 from sojourn.bus.clock import VirtualClock
 from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.envelope import Cause, encode
@@ -17,6 +18,8 @@ from sojourn.bus.processor import Output, Processor
 from sojourn.bus.subjects import Namespace
 from sojourn.simulation.audit import Book, Tally, audit, unhandled
 from sojourn.simulation.timers import CustomerTimers
+from tests.bus.delivery.processors import NARROW, memory_bus
+from tests.bus.relay_shop import Courier, LetterPosted
 from tests.simulation import shop
 from tests.simulation.shop import CartAbandoned, CustomerLapsed, DiscountOffered, Lapse, Recovery
 from tests.simulation.world import MEMORY, Scripted, World, abandoned, at, ordered, world
@@ -51,6 +54,45 @@ async def test_what_ran_well_is_clean_and_counted() -> None:
         "lost": {"total": 0, "by_kind": {}},
         "digest": tally.digest,
     }
+
+
+async def relayed() -> list[Stored]:
+    """A letter from ann over bob to eve, as the log tells of it."""
+    async with memory_bus() as bus, Worker(bus, [AgentProcessor(Courier)], ingress=False) as worker:
+        await bus.publish(LetterPosted(customer_id="ann", n=0, route=("bob", "eve")))
+        await worker.caught_up()
+        return await bus.transport.read("TEST_0", "test.>")
+
+
+def counted(log: Sequence[Stored]) -> Tally:
+    book = Book(NARROW, END)
+    book.enter(log)
+    return book.close([], 0)
+
+
+async def test_what_was_put_out_for_other_customers_is_their_agents() -> None:
+    tally = counted(await relayed())
+    assert tally.clean
+    assert tally.actions == {"courier": {"LetterForwarded": 2}}
+
+
+async def test_what_did_not_reach_another_customer_is_lost() -> None:
+    tally = counted((await relayed())[:-1])
+    assert (tally.lost, tally.duplicates) == ({"relays": 1}, 0)
+
+
+async def test_what_reached_another_customer_twice_is_a_duplicate() -> None:
+    log = await relayed()
+    tally = counted([*log, log[-1]._replace(sequence=log[-1].sequence + 1)])
+    assert tally.duplicates
+    assert not tally.lost
+
+
+async def test_what_nobody_put_out_for_a_customer_has_no_cause() -> None:
+    log = await relayed()
+    assert counted([message for message in log if not message.subject.endswith(".relay")]).lost == {"causes": 2}
+    payload = log[-1].payload.replace(b'"causeseq":', b'"causeseq":1')
+    assert counted([*log[:-1], log[-1]._replace(payload=payload)]).lost == {"causes": 1}
 
 
 async def last_action(w: World, key: str) -> Stored:

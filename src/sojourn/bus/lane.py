@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 from pydantic import JsonValue
 from pydantic_core import from_json
 
+from sojourn.bus.crossing import write_record
 from sojourn.bus.envelope import Cause, encode, format_time
-from sojourn.bus.event import Event, key_of, spec_of
+from sojourn.bus.event import spec_of
 from sojourn.bus.ids import derived_id, uuid7
 from sojourn.bus.personal.key import CustomerKey
 from sojourn.bus.ports import Append, Expectation, Schedule, Stored
 from sojourn.bus.processor import CancelTimer, Output, SetTimer
-from sojourn.bus.subjects import Address, Namespace, relay_writer
+from sojourn.bus.subjects import Address, Namespace
 
 CALM = timedelta(minutes=1)
 """A timer that waits at least this long ends a chain of causes: its message counts hops from 0 again. So a journey may
@@ -215,7 +216,9 @@ def output_change(
     ]
     actions = len(appends)
     for index, event in enumerate(output.others):
-        appends.append(_relay(writer, at, expect, cause, event, index, now, sealers))
+        appends.append(
+            write_record(namespace, name, writer.source, at, expect, cause, event, index, now, sealers=sealers)
+        )
     members = len(appends)
     timers, generation = lane.timers, lane.generation
     if output.timers or fired is not None or not members:
@@ -317,37 +320,6 @@ def dead_change(
     document = {"kind": "dead", "cause": cause, **_table(timers, lane.generation), **facts}
     expect = Expectation(writer.namespace.lane_filter(at, writer.name), lane.tail)
     return Change([_record(writer, at, expect, "dead", document)], 1, 0, cause, lane.generation, timers)
-
-
-def _relay(
-    writer: Writer,
-    at: Address,
-    expect: Expectation,
-    cause: Cause,
-    event: Event,
-    index: int,
-    now: datetime,
-    sealers: Mapping[str, CustomerKey],
-) -> Append:
-    """The record that holds an event for another customer until the relay has taken it there."""
-    namespace = writer.namespace
-    target = namespace.locate(key_of(event))
-    assert cause.sequence is not None
-    document = encode(
-        event,
-        id=derived_id("relay", namespace.name, at.token, writer.name, cause.sequence, index),
-        source=writer.source,
-        key=target.key,
-        time=now,
-        # Its cause has no sequence in the other customer's stream: the relay puts that of this record there.
-        cause=cause._replace(sequence=None),
-        kind="out",
-        sealer=sealers.get(target.key),
-    )
-    to = namespace.action(target, relay_writer(writer.name, at.token), spec_of(event).type)
-    # With the subject it is never smaller than what is made of it, so a record that could be stored can be relayed.
-    head = f'{{"kind":"relay","cause":{cause.sequence},"to":{json.dumps(to)},"event":'
-    return Append(namespace.record(at, writer.name, "relay"), head.encode() + document + b"}", expect)
 
 
 def _records(

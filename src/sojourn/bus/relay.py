@@ -17,11 +17,12 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 import structlog
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from sojourn.bus.breaker import Breakers
 from sojourn.bus.client import Bus
 from sojourn.bus.crashpoints import IN_RELAY, reach
+from sojourn.bus.crossing import Crossing, read_record
 from sojourn.bus.delivery.budget import Budget
 from sojourn.bus.delivery.group import Group, ensure_consumers
 from sojourn.bus.delivery.keyqueue import KeyQueue
@@ -33,21 +34,12 @@ from sojourn.bus.delivery.session import Session
 from sojourn.bus.errors import ConcurrencyError, DecodeError, SojournError, TimedOutError, UnavailableError
 from sojourn.bus.ports import Append, Delivery, Expectation
 from sojourn.bus.registry import Registry
-from sojourn.bus.subjects import RELAYS, Address, Namespace, relay_writer
+from sojourn.bus.subjects import RELAYS, Address
 
 log = structlog.get_logger("sojourn.relay")
 
 _LANES = 1_000
 """Lanes of other customers whose last event is remembered, for each source."""
-
-
-class Crossing(NamedTuple):
-    """A ``relay`` record, taken apart: what is to be stored, and where. ``lane`` is the filter of its lane there."""
-
-    stream: str
-    lane: str
-    subject: str
-    payload: bytes
 
 
 class Tail(NamedTuple):
@@ -57,30 +49,12 @@ class Tail(NamedTuple):
     source: int
 
 
-def read_record(namespace: Namespace, subject: str, payload: bytes, sequence: int) -> Crossing:
-    """What the record at ``sequence`` of its stream asks for. Raises `DecodeError` for what is no such record."""
-    try:
-        _, _, _, token, _, writer, _ = subject.split(".")
-        record = from_json(payload)
-        document = record["event"]
-        at = namespace.locate(document["subject"])
-        lane = relay_writer(writer, token)
-        to = namespace.action(at, lane, document["type"])
-        if record["kind"] != "relay" or record["to"] != to:
-            raise ValueError("it does not say where it belongs")
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DecodeError(f"no record of an event for another customer: {type(error).__name__}") from error
-    # The place of what caused it is the record's: what is known of it there, and what orders the lane.
-    return Crossing(at.stream, namespace.lane_filter(at, lane), to, to_json({**document, "causeseq": sequence}))
-
-
 class Relays(Group):
     """The group of the relay in one worker."""
 
     def __init__(
         self,
         bus: Bus,
-        *,
         runners: Runners,
         session: Session,
         budget: Budget,

@@ -14,7 +14,7 @@ from zlib import crc32
 from rich.cells import cell_len
 
 from sojourn.bus.errors import DecodeError
-from sojourn.bus.subjects import parse_log_subject, unescape_key
+from sojourn.bus.subjects import parse_log_subject, split_writer, unescape_key
 from sojourn.console.cells import cut, fit, pad
 from sojourn.console.lens import AS_STORED, Lens
 from sojourn.console.terminal import Span, plain
@@ -29,8 +29,8 @@ _TIME = 11
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What an agent did, as far as readers are told. ``fields`` are the event's, without its key; ``cause`` is a
-    type."""
+    """What an agent did, as far as readers are told. ``fields`` are the event's, without its key; ``cause`` is a type,
+    ``source`` the customer whose event it was where that is another one."""
 
     time: datetime
     customer: str
@@ -39,6 +39,7 @@ class Action:
     fields: dict[str, Any]
     cause: str | None = None
     trouble: str | None = None
+    source: str | None = None
 
 
 def action_of(subject: str, payload: bytes, timestamp: int, lens: Lens = AS_STORED) -> Action | None:
@@ -50,10 +51,9 @@ def action_of(subject: str, payload: bytes, timestamp: int, lens: Lens = AS_STOR
     parsed = parse_log_subject(subject)
     if parsed is None or parsed.family != "act" or parsed.writer is None:
         return None
-    try:
-        customer = unescape_key(parsed.token)
-    except DecodeError:
-        customer = parsed.token
+    customer = customer_of(parsed.token)
+    agent, token = split_writer(parsed.writer)
+    source = customer_of(token) if token is not None else None
     stored = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=timestamp // 1000)
     try:
         document = json.loads(payload)
@@ -62,9 +62,19 @@ def action_of(subject: str, payload: bytes, timestamp: int, lens: Lens = AS_STOR
         if time.tzinfo is None or not isinstance(document["data"], dict) or not isinstance(cause, (str, type(None))):
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return Action(stored, customer, parsed.writer, parsed.name, {}, trouble="not a CloudEvents document")
+        reason = "not a CloudEvents document"
+        return Action(stored, customer, agent, parsed.name, {}, trouble=reason, source=source)
     shown, trouble = lens.show(parsed.name, document, payload)
-    return Action(time, customer, parsed.writer, parsed.name, _without_key(shown["data"], customer), cause, trouble)
+    fields = _without_key(shown["data"], customer)
+    return Action(time, customer, agent, parsed.name, fields, cause, trouble, source)
+
+
+def customer_of(token: str) -> str:
+    """The key behind a subject token; the token itself where it is no escaped key."""
+    try:
+        return unescape_key(token)
+    except DecodeError:
+        return token
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +175,10 @@ def _without_key(data: dict[str, Any], customer: str) -> dict[str, Any]:
 
 
 def _details(action: Action) -> str:
+    source = f" from {_value(action.source)}" if action.source is not None else ""
     if action.trouble is not None:
-        return f" ({action.trouble})"
-    return "".join(f" {plain(str(name))}={_value(value)}" for name, value in action.fields.items())
+        return f"{source} ({action.trouble})"
+    return source + "".join(f" {plain(str(name))}={_value(value)}" for name, value in action.fields.items())
 
 
 def _value(value: object) -> str:

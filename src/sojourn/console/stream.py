@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sojourn.bus.ports import Log, Stored, Transport
-from sojourn.bus.subjects import Namespace, parse_log_subject
+from sojourn.bus.subjects import Namespace, parse_log_subject, split_writer
 
 Show = Callable[[str, Stored], None]
 """Called with a stream's name and a message of it."""
@@ -31,7 +31,8 @@ class Selection:
         if len(self.customers) == 1:
             at = namespace.locate(next(iter(self.customers)))
             place = f"{at.partition}.{at.token}"
-        return f"{namespace.name}.log.{place}.act.{_one(self.agents)}.{_one(self.types)}"
+        # An agent has another lane for each customer whose handling put something out for others: no filter names all.
+        return f"{namespace.name}.log.{place}.act.*.{_one(self.types)}"
 
     def streams(self, namespace: Namespace) -> list[str]:
         """The streams that can hold what is wanted."""
@@ -47,7 +48,7 @@ class Selection:
             parsed = parse_log_subject(subject)
             return (
                 parsed is not None
-                and (not self.agents or parsed.writer in self.agents)
+                and (not self.agents or split_writer(parsed.writer or "")[0] in self.agents)
                 and (not self.types or parsed.name in self.types)
                 and (not tokens or parsed.token in tokens)
             )

@@ -16,14 +16,15 @@ from pydantic_core import from_json
 
 from sojourn.bus.ports import Stored, Transport
 from sojourn.bus.processor import Processor
-from sojourn.bus.subjects import Namespace, parse_log_subject
+from sojourn.bus.subjects import Namespace, parse_log_subject, split_writer
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
     """What is in the log. Nothing here depends on the engine or on the speed of the machine.
 
-    ``events`` counts behaviour by type, ``actions`` by writer and type, ``dead`` dead letters by writer; ``fired``
+    ``events`` counts behaviour by type, ``actions`` by writer and type, those for other customers included; ``dead``
+    dead letters by writer; ``fired``
     timers that came due; ``journeys`` the customers with at least one event. ``digest`` is one text for all actions:
     customer, writer, type, time and data.
 
@@ -34,7 +35,8 @@ class Tally:
     - ``events``: published, and not in the log;
     - ``unhandled``: in the log, and not closed by an agent's group that should handle it;
     - ``timers``: open in their lane's last record, due before the end, and never fired;
-    - ``causes``: actions that name no event of that customer's as their cause.
+    - ``causes``: actions that name no event of that customer's as their cause;
+    - ``relays``: put out for another customer, and not there.
     """
 
     events: dict[str, int]
@@ -147,6 +149,8 @@ class Book:
         self._events: Counter[str] = Counter()
         self._actions: dict[str, Counter[str]] = {}
         self._dead: Counter[str] = Counter()
+        self._relayed: dict[str, int] = {}
+        self._arrived: dict[str, int] = {}
         self._fired = self._duplicates = self._orphans = 0
 
     def enter(self, messages: Iterable[Stored]) -> None:
@@ -167,7 +171,8 @@ class Book:
             "timers": sum(
                 datetime.fromisoformat(at) < self._end for timers in self._open.values() for _, at in timers.values()
             ),
-            "causes": self._orphans,
+            "causes": self._orphans + sum(self._relayed.get(id) != sequence for id, sequence in self._arrived.items()),
+            "relays": len(self._relayed.keys() - self._arrived.keys()),
         }
         digest = sha256("\n".join(sorted(self._lines)).encode()).hexdigest()
         return Tally(
@@ -203,21 +208,30 @@ class Book:
         self._found.add(document["id"])
 
     def _action(self, sequence: int, token: str, writer: str, document: dict[str, Any], customer: _Customer) -> None:
-        self._actions.setdefault(writer, Counter())[document["type"]] += 1
+        name, source = split_writer(writer)
+        self._actions.setdefault(name, Counter())[document["type"]] += 1
         data = json.dumps(document["data"], sort_keys=True)
         self._lines.append("\t".join((document["subject"], writer, document["type"], document["time"], data)))
         cause = document.get("causeseq")
+        if source is not None and cause is not None:
+            # Its cause is another customer's, and its place that of the record in which it waited.
+            self._arrived[document["id"]] = cause
         # The cause may itself be an action: another agent's, which stands in the same stream.
-        if cause is None or customer.ids.get(cause) != document.get("causationid"):
+        elif cause is None or customer.ids.get(cause) != document.get("causationid"):
             self._orphans += 1
         customer.ids[sequence] = document["id"]
         if cause is not None:
             self._answer(token, writer, sequence, cause, f"{document['type']}\t{data}")
 
     def _record(self, message: Stored, token: str, writer: str, kind: str) -> None:
-        if kind not in ("out", "dead"):
+        if kind not in ("out", "dead", "relay"):
             return
         document = from_json(message.payload)
+        if kind == "relay":
+            id = document["event"]["id"]
+            self._relayed[id] = message.sequence
+            self._answer(token, writer, message.sequence, document["cause"], f"relay\t{id}")
+            return
         self._open[token, writer] = document["timers"]
         self._answer(token, writer, message.sequence, document["cause"], None)
         if kind == "dead":

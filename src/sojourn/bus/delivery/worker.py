@@ -149,13 +149,7 @@ class Worker:
                 )
             )
         relays = self._relays = Relays(
-            bus,
-            runners=self.runners,
-            session=session,
-            budget=self.budget,
-            breakers=self.breakers,
-            probation=self.probation,
-            progress=self._progress,
+            bus, self.runners, session, self.budget, self.breakers, self.probation, self._progress
         )
         bus.committer.observers.append(self._stored)
         bus.keys.on_erased.append(self._forget)

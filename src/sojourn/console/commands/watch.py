@@ -98,10 +98,12 @@ async def _watch(
 def facts(stream: str, stored: Stored, lens: Lens) -> dict[str, object]:
     """An action for programs: its CloudEvents document, seen through ``lens``, with its place as further attributes.
 
-    Where there is no such document, what is there stands in base64 under ``unreadable``. One that its class cannot read
-    is there as it is stored, with the reason under ``notread``.
+    ``sourcekey`` is the customer whose handling put it out, where that is another one. Where there is no such document,
+    what is there stands in base64 under ``unreadable``. One that its class cannot read is there as it is stored, with
+    the reason under ``notread``.
     """
-    from sojourn.bus.subjects import parse_log_subject
+    from sojourn.bus.subjects import parse_log_subject, split_writer
+    from sojourn.console.actions import customer_of
 
     place: dict[str, object] = {
         "stream": stream,
@@ -115,6 +117,9 @@ def facts(stream: str, stored: Stored, lens: Lens) -> dict[str, object]:
     except (ValueError, RecursionError):
         return {**place, "natssubject": stored.subject, "unreadable": base64.b64encode(stored.payload).decode()}
     parsed = parse_log_subject(stored.subject)
+    source = split_writer(parsed.writer or "")[1] if parsed is not None else None
+    if source is not None:
+        place["sourcekey"] = customer_of(source)
     shown, trouble = lens.show(parsed.name if parsed is not None else "", document, stored.payload)
     if trouble is not None:
         place["notread"] = trouble
