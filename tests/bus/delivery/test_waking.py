@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 from sojourn.bus.client import Bus
 from sojourn.bus.delivery.worker import Worker
-from sojourn.bus.errors import PermanentError
+from sojourn.bus.errors import PermanentError, TransientError
 from sojourn.bus.lane import Lane, Writer, parked_change
 from sojourn.bus.memory import MemoryTransport
 from sojourn.bus.ports import Append
-from sojourn.bus.processor import Output, Turn
+from sojourn.bus.processor import Output, Retry, Turn
 from sojourn.bus.timers import VirtualTimers
 from sojourn.bus.verdicts import verdict_payload
 from tests.bus.delivery.processors import (
@@ -23,6 +24,7 @@ from tests.bus.delivery.processors import (
     memory_bus,
     offer,
     turbo,
+    until,
 )
 
 
@@ -132,5 +134,40 @@ def test_what_is_given_up_is_known_to_what_comes_after_it() -> None:
             assert [(d["data"]["n"], d["data"]["seen"]) for d in await actions(bus)] == [(0, 1), (2, 3), (3, 4)]
             [letter] = await dead(bus)
             assert letter["reason"] == "given up by an operator"
+
+    turbo(main())
+
+
+def test_what_came_after_the_suspects_of_a_crash_is_read_by_a_customer_that_was_woken_among_them() -> None:
+    """It must not wait until the wake-up is closed, which waits for it."""
+    ill = True
+    gate = asyncio.Event()
+
+    async def handle(resident: Resident, turn: Turn) -> Output:
+        if ill:
+            raise TransientError("not today")
+        await gate.wait()
+        return offer(resident, turn)
+
+    async def main() -> None:
+        nonlocal ill
+        timers = VirtualTimers()
+        patient = Retry(1_000, timedelta(minutes=1), timedelta(minutes=1))
+        async with memory_bus(MemoryTransport(timers)) as bus, Worker(bus, [Scripted(handle, retry=patient)]) as worker:
+            await bus.publish(CartAbandoned(customer_id="c0", n=0))
+            await worker.caught_up()
+            ill = False
+            await fire(bus, timers)
+            await until(lambda: len(worker.runners.calls) == 1)
+            at = bus.namespace.locate("c0")
+            partition = worker.groups[0].partitions[at.partition]
+            # As its next owner runs it, after two deaths.
+            partition.crashes, partition.suspect = 2, partition._delivered
+            for n in range(1, 4):
+                await bus.publish(CartAbandoned(customer_id="c0", n=n))
+            gate.set()
+            await until(lambda: worker.groups[0].idle)
+            await worker.caught_up()
+            assert [d["data"]["n"] for d in await actions(bus)] == [0, 1, 2, 3]
 
     turbo(main())

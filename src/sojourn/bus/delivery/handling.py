@@ -210,12 +210,16 @@ class Handling:
         seconds = breakers.may_call(handler, queue.at.token, monotonic())
         if seconds:
             raise TryLater(seconds)
-        probation = partition.on_probation(recorded.sequence)
+        came = recorded.sequence
+        if self.catching is not None and queue.queue:
+            # What woke the customer, or waits behind it, stays open until then: it is a suspect for whatever is read.
+            came = min(came, queue.queue[0].sequence)
+        probation = partition.on_probation(came)
         if probation or partition.crashes:
             try:
                 if probation:
                     await self._begin_on_probation(member, recorded)
-                elif partition.hold(queue, recorded.sequence):
+                elif partition.hold(queue, came):
                     raise NotYet
             except BaseException:
                 breakers.gave_up(handler, queue.at.token, monotonic())
