@@ -73,7 +73,6 @@ class Handling:
         "given_up",
         "hopeless",
         "recorded",
-        "tokens",
     )
 
     def __init__(
@@ -92,7 +91,6 @@ class Handling:
         self._waited = 0.0
         self.delivery = delivery
         self.catching = catching
-        self.tokens = delivery.subject.split(".")
         self.recorded: Recorded | None = None
         self.hopeless = False
         self.given_up = False
@@ -196,6 +194,11 @@ class Handling:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a handler raises has an end: a retry or a dead letter
             return self._failed(member, recorded, error)
+
+    @property
+    def tokens(self) -> list[str]:
+        """Of its subject."""
+        return self.delivery.subject.split(".")
 
     @property
     def fired(self) -> str | None:

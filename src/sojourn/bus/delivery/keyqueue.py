@@ -34,6 +34,9 @@ log = structlog.get_logger("sojourn.worker")
 CROWD = 50
 """Deliveries of one key in memory, beyond which the rest is left in the log: a tenth of what a partition may hold."""
 
+LEAST_ROOM = 256 * 1024
+"""Bytes that one key's deliveries may take whatever else there is."""
+
 SAFETY = timedelta(seconds=5)
 """When a customer that was parked for its crowd is woken, should nobody have caught up with it by then."""
 
@@ -120,7 +123,7 @@ class KeyQueue:
         if partition.discarded(self):
             return
         self.waiting = False
-        if partition.stopped and self._work is None and self.catching is not None:
+        if self.catching is not None and self._work is None and partition.stopped:
             partition.abandon(self)
             return
         if not partition.group.session.held:
@@ -160,10 +163,12 @@ class KeyQueue:
 
     async def _begin(self, members: list[Member]) -> bool:
         """Chooses what to do next. False where nothing is to be handled at this moment."""
-        if self.catching is None and not self._crowded():
-            eager = next((member for member in members if member.lane.parked is not None and member.lane.eager), None)
-            if eager is not None:
-                await self._catch_up(members, eager)
+        if self.catching is None:
+            for member in members:
+                if member.lane.parked is not None and member.lane.eager:
+                    if not self._crowded():
+                        await self._catch_up(members, member)
+                    break
         while (catching := self.catching) is not None:
             if self.partition.discarded(self):
                 return False
@@ -238,7 +243,8 @@ class KeyQueue:
         self._work.given_up = True
 
     def _crowded(self) -> bool:
-        return len(self.queue) > CROWD or (len(self.queue) > 1 and self.size > self.partition.room)
+        waiting = len(self.queue)
+        return waiting > CROWD or (waiting > 1 and self.size > LEAST_ROOM and self.size > self.partition.room)
 
     def _park_all(self, members: Sequence[Member], head: Delivery) -> None:
         """Leaves what waits to be read from the log, so that one busy customer does not fill the partition."""

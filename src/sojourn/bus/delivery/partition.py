@@ -15,7 +15,7 @@ import structlog
 from pydantic_core import from_json
 
 from sojourn.bus.crashpoints import BEFORE_ACK, reach
-from sojourn.bus.delivery.keyqueue import KeyQueue
+from sojourn.bus.delivery.keyqueue import LEAST_ROOM, KeyQueue
 from sojourn.bus.delivery.probation import CRASHES
 from sojourn.bus.envelope import decode
 from sojourn.bus.errors import DecodeError, UnknownTypeError
@@ -28,7 +28,6 @@ from sojourn.bus.verdicts import verdict_of
 if TYPE_CHECKING:
     from sojourn.bus.delivery.group import Group
 
-_LEAST_ROOM = 256 * 1024
 _FILED = frozenset({"file", "filed"})
 
 log = structlog.get_logger("sojourn.worker")
@@ -135,7 +134,7 @@ class Partition:
     @property
     def room(self) -> int:
         """Bytes that one customer's deliveries may take: a tenth of what a partition has of the worker's budget."""
-        return max(self.group.budget.limit // (10 * max(1, len(self.group.partitions))), _LEAST_ROOM)
+        return max(self.group.budget.limit // (10 * max(1, len(self.group.partitions))), LEAST_ROOM)
 
     def receive(self, delivery: Delivery) -> None:
         """Takes one delivery, from the transport's callback."""

@@ -63,7 +63,7 @@ class Session:
 
     @property
     def held(self) -> bool:
-        return self.left > 0
+        return monotonic() < self._until
 
     @property
     def began(self) -> bool:

@@ -12,6 +12,9 @@ from sojourn.bus.verdicts import verdict_of
 
 def is_event(delivery: Delivery) -> bool:
     """Whether it is an event, and neither a wake-up nor a verdict on a parked customer."""
+    # Asked of every delivery: what wakes a customer has more tokens than a plain event or an action.
+    if delivery.subject.count(".") < 7:
+        return True
     tokens = delivery.subject.split(".", 7)
     if tokens[5] == "due":
         return tokens[-1] != WAKE_UP
@@ -21,9 +24,9 @@ def is_event(delivery: Delivery) -> bool:
 def woken(members: Iterable[Member], delivery: Delivery) -> Member | None:
     """Whom it wakes: a processor that has the customer parked, by this very timer, or by the record that it is a
     verdict on."""
-    tokens = delivery.subject.split(".")
-    if len(tokens) < 8 or is_event(delivery):
+    if delivery.subject.count(".") < 7 or is_event(delivery):
         return None
+    tokens = delivery.subject.split(".")
     for member in members:
         lane = member.lane
         if lane.parked is None or tokens[6] != member.writer.name:
