@@ -17,7 +17,7 @@ from sojourn.bus.delivery.session import Session, read_member
 from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.errors import UnavailableError
 from sojourn.bus.memory import MemoryTransport
-from sojourn.bus.ports import Bucket, Entry
+from sojourn.bus.ports import Bucket, Entry, Stored
 from sojourn.bus.processor import Output, Turn
 from sojourn.bus.subjects import Namespace
 from sojourn.bus.timers import VirtualTimers
@@ -218,6 +218,32 @@ def test_a_worker_that_was_given_up_begins_anew(monkeypatch: pytest.MonkeyPatch)
                 await bus.publish(CartAbandoned(customer_id=f"c{n}", n=n))
             await asyncio.gather(one.caught_up(), two.caught_up())
             assert await check_effects(bus) == 100
+
+    turbo(main())
+
+
+def test_a_customer_whose_story_is_not_read_yet_holds_no_hand_over_up() -> None:
+    class Slow(MemoryTransport):
+        gate = asyncio.Event()
+
+        async def read(self, stream: str, filter: str, start: int = 1, limit: int = 0, size: int = 0) -> list[Stored]:
+            await self.gate.wait()
+            return await super().read(stream, filter, start, limit, size)
+
+    async def main() -> None:
+        transport = Slow(VirtualTimers())
+        async with bus_on(transport) as bus, Worker(bus, [Scripted()], name="one") as one:
+            for n in range(200):
+                await bus.publish(CartAbandoned(customer_id=f"c{n}", n=n))
+            await until(lambda: all(not partition.idle for partition in one.groups[0].partitions.values()))
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            async with Worker(bus, [Scripted()], name="two") as two:
+                await until(lambda: shared(one, two) and bool(holds(two)))
+                assert loop.time() - begun < 3
+                transport.gate.set()
+                await asyncio.gather(one.caught_up(), two.caught_up())
+                assert await check_effects(bus) == 200
 
     turbo(main())
 

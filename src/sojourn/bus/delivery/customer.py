@@ -26,11 +26,13 @@ R = TypeVar("R")
 class Customer:
     """Reads what is stored of a customer, and gives what is published about it what it lacks."""
 
-    __slots__ = ("_at", "_group", "reader")
+    __slots__ = ("_at", "_group", "known", "reader")
 
     def __init__(self, group: Group, at: Address) -> None:
         self._group = group
         self._at = at
+        self.known = False
+        """Whether its story was ever read here: until then nothing of it is being handled."""
         self.reader = Reader(group.schemas, certain=False, gone=group.keys.gone)
 
     @property
@@ -52,6 +54,7 @@ class Customer:
         # A replica that is behind; unless the message was removed since, or stands under a key that is none.
         if await self._replay(members, upto) < upto and at.token != NO_KEY:
             await self.look_for(upto)
+        self.known = True
         return members
 
     async def reopen(self, member: Member, upto: int) -> Member:

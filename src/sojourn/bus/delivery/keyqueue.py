@@ -150,6 +150,8 @@ class KeyQueue:
                 return
         except NotYet:
             self.waiting = True
+            if partition.stopped:
+                partition.abandon(self)  # its turn would come once others are handled, which come to the next owner
         except (LaneInterrupted, SojournError) as error:
             self._start_over(error)
         except Exception as error:

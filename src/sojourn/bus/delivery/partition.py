@@ -81,7 +81,7 @@ class Partition:
         for queue in list(self._keys.values()):
             while len(queue.queue) > 1:
                 self._open.pop(queue.queue.pop().sequence, None)
-            if queue.waiting:
+            if queue.waiting or not queue.customer.known:
                 self.abandon(queue)
 
     async def settled(self, seconds: float) -> bool:
