@@ -93,6 +93,7 @@ def test_an_agent_is_a_processor() -> None:
         "start": "beginning",
         "timeout": 3.0,
         "attempts": 2,
+        "on_poison": "dead",
         "handlers": [
             {
                 "event": "CartAbandoned",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
@@ -71,7 +71,15 @@ class Place(NamedTuple):
 class Ownership:
     """Brings what this worker runs in line with what it should run, until `leave`."""
 
-    def __init__(self, bucket: Bucket, session: Session, groups: Sequence[Group], partitions: int) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        session: Session,
+        groups: Sequence[Group],
+        partitions: int,
+        *,
+        obey: Callable[[], Awaitable[None]],
+    ) -> None:
         self.session = session
         self.members: dict[str, Member] = {}
         self.claims: dict[Place, Claim] = {}
@@ -82,17 +90,26 @@ class Ownership:
         self._busy: dict[Place, asyncio.Task[object]] = {}
         self._changed = asyncio.Event()
         self._leaving = False
+        self._obey = obey
+        self._joined = False
         self._told: dict[str, int] = {}
         self._changes = 0
 
     async def begin(self) -> None:
         """Becomes a member and takes what nobody else holds. Raises what the bucket raises."""
-        await self.session.renew()
-        await self._load()
+        await self._join()
         self._start()
         if self._busy:
             await asyncio.wait(self._busy.values())
         self._tell()
+
+    async def _join(self) -> None:
+        """Becomes a member, and claims nothing before it knows what is paused: whoever pauses a group from now on waits
+        for this worker."""
+        await self.session.renew()
+        await self._obey()
+        await self._load()
+        self._joined = True
 
     async def add(self, group: Group) -> None:
         """Takes part in one more group from now on. Raises what the bucket raises."""
@@ -155,7 +172,9 @@ class Ownership:
             pause = TTL / 3
             reach(IN_RENEWAL)
             try:
-                if not await self.session.renew():
+                if not self._joined:
+                    await self._join()
+                elif not await self.session.renew():
                     await self._lapsed()
             except SojournError as error:
                 pause = _TICK
@@ -170,8 +189,8 @@ class Ownership:
         self._mine.clear()
         await asyncio.gather(*(group.close() for group in self._groups.values()))
         self.session.restart()
-        await self.session.renew()
-        await self._load()
+        self._joined = False
+        await self._join()
 
     async def _watch(self) -> None:
         while True:
@@ -269,7 +288,7 @@ class Ownership:
 
     def _start(self) -> None:
         """Begins whatever has to change. Each partition changes on its own, so that a slow one holds up no other."""
-        if self._leaving or not self.session.held:
+        if self._leaving or not self._joined or not self.session.held:
             return
         for group in self._groups.values():
             candidates = {member.worker for member in self.members.values() if group.name in member.groups}

@@ -93,6 +93,7 @@ class Session:
     def restart(self) -> None:
         """Forgets a session that has lapsed; the next renewal begins another."""
         self.token = secrets.token_hex(8)
+        self.modes = {}
         self._revision, self._until = 0, 0.0
 
     async def end(self) -> None:

@@ -157,8 +157,7 @@ class Worker:
             group.relaying = relays.declare
             # Fixed before anything is handled: what is stored from now on is theirs.
             group.record = await self._settle(group)
-        self._ownership = Ownership(leases, session, self.groups, bus.namespace.partitions)
-        await self._obey()
+        self._ownership = Ownership(leases, session, self.groups, bus.namespace.partitions, obey=self._obey)
         await self._ownership.begin()
         await self._widen()  # whoever registered meanwhile
         self._running = asyncio.create_task(self._run(self._ownership, Lease(leases, "ingress", self.name)))
