@@ -84,6 +84,7 @@ class Town:
         self.hushed: dict[str, Hush] = {}
         self.down = False
         self.broken: list[str] = []
+        self.trickles: list[asyncio.Task[None]] = []
         self._born = 0
         self._drawn = 0
         self._patches = pytest.MonkeyPatch()
@@ -135,7 +136,8 @@ class Town:
         await self.hire()
 
     async def close(self) -> None:
-        self._serving.cancel()
+        for task in (self._serving, *self.trickles):
+            task.cancel()
         for hand in list(self.hands):
             await self.kill(hand)
         await self._stack.aclose()
@@ -222,6 +224,16 @@ class Town:
             plan.failures.update(dict.fromkeys(plan.who, 1 + n % 5))
         await self.bus.publish(CartAbandoned(customer_id=key, n=n))
 
+    def trickle(self, key: str, plans: list[Plan], every: float) -> None:
+        """Publishes one after the other while other things happen."""
+
+        async def go_on() -> None:
+            for plan in plans:
+                await self.publish(key, plan)
+                await asyncio.sleep(every)
+
+        self.trickles.append(self._runner.get_loop().create_task(go_on()))
+
     async def letters(self) -> list[DeadLetter]:
         return [letter async for letter in dead_letters(self.bus, Selection(status="open"))]
 
@@ -280,6 +292,7 @@ class Town:
 
     async def settle(self) -> None:
         """Everything heals; returns when nothing is left to be done."""
+        await asyncio.gather(*self.trickles)
         self.down = False
         self.server.heal()
         for hand in self.hands:

@@ -74,6 +74,19 @@ class Machine(RuleBasedStateMachine):
 
         self._do(all_of_them(), then)
 
+    @rule(
+        key=customers,
+        kinds=st.lists(kinds, min_size=1, max_size=4),
+        times=st.integers(1, 20),
+        who=who,
+        every=st.sampled_from([0.0001, 0.0007, 0.01, 0.3]),
+        then=then,
+    )
+    def trickle(self, key: str, kinds: list[str], times: int, who: frozenset[str], every: float, then: float) -> None:
+        plans = [Plan(kind, who) for _ in range(times) for kind in kinds]  # type: ignore[arg-type]  # drawn from KINDS
+        self.town.trickle(key, plans, every)
+        self._do(None, then)
+
     @precondition(lambda self: len(self.town.hands) < MOST)
     @rule(then=then)
     def hire(self, then: float) -> None:
@@ -173,7 +186,7 @@ class Machine(RuleBasedStateMachine):
 
 TestMachine = Machine.TestCase
 TestMachine.settings = settings(
-    max_examples=15,
+    max_examples=12,
     stateful_step_count=20,
     deadline=None,
     print_blob=True,
