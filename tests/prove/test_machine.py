@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from tests.bus.delivery.test_machine import Machine
 
-EXAMPLES = int(os.environ.get("SOJOURN_MACHINE", "1500"))
+EXAMPLES = int(os.environ.get("SOJOURN_MACHINE", "400"))
 
 
 class LongMachine(Machine):
