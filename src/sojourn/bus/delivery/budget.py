@@ -101,11 +101,13 @@ class Budget:
         self._tell()
 
     def _allowed(self, share: Share) -> int:
-        self._end_slot(share)
         if share.slot:
-            return 0
-        left = self.limit - self.limit // 2 - self._lent
-        allowed = max(0, self._own - share.taken) + max(0, left // _LENT - self._owed(share))
+            self._end_slot(share)
+            if share.slot:
+                return 0
+        left = (self.limit - self.limit // 2 - self._lent) // _LENT
+        rest = self._own - share.taken
+        allowed = rest + max(0, left) if rest > 0 else max(0, left + rest)
         # Own parts shrink when flows join: what others took before is still with them.
         return min(allowed, max(0, self.limit - self.used + self._beside))
 
@@ -117,13 +119,16 @@ class Budget:
         return 0 if share.slot else max(0, share.taken - self._own)
 
     def _change(self, share: Share, size: int) -> None:
-        owed = self._owed(share)
-        share.taken += size
+        before = share.taken
+        share.taken = after = before + size
         self.used += size
         if share.slot:
             self._beside += size
-        self._end_slot(share)
-        self._lent += self._owed(share) - owed
+            self._end_slot(share)
+            self._lent += self._owed(share)
+        # For each message: nothing more is asked where a flow stays within its own part.
+        elif before > self._own or after > self._own:
+            self._lent += max(0, after - self._own) - max(0, before - self._own)
 
     def _end_slot(self, share: Share) -> None:
         fits = share.taken <= self._own and self.used - self._beside + share.taken <= self.limit
