@@ -131,7 +131,7 @@ class Scripted:
         self.folds: Mapping[str, type[Event]] = {cls.__name__: cls for cls in folds}
         self.publishes: Mapping[str, type[Event]] = {cls.__name__: cls for cls in publishes}
         self.retry = retry
-        self.on_poison = on_poison
+        self.on_poison: Literal["dead", "park"] = on_poison
         self.timeout = timedelta(seconds=timeout)
         self.description: Mapping[str, Any] = {"reference": f"tests:{writer}"}
         self.on_fold = on_fold

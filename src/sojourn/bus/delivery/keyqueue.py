@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,10 +16,9 @@ from sojourn.bus.delivery.handling import Handling, NotYet, Step, TryLater
 from sojourn.bus.delivery.member import Member
 from sojourn.bus.delivery.runners import Call
 from sojourn.bus.delivery.turn import LaneInterrupted
-from sojourn.bus.delivery.waking import is_event, woken
-from sojourn.bus.envelope import format_time
+from sojourn.bus.delivery.waking import crowded_change, is_event, woken
 from sojourn.bus.errors import ConcurrencyError, PermanentError, SojournError, TimedOutError, UnavailableError
-from sojourn.bus.lane import parked_change, unparked_change
+from sojourn.bus.lane import unparked_change
 from sojourn.bus.personal.key import handling
 from sojourn.bus.ports import Delivery
 from sojourn.bus.subjects import Address
@@ -36,9 +34,6 @@ CROWD = 50
 
 LEAST_ROOM = 256 * 1024
 """Bytes that one key's deliveries may take whatever else there is."""
-
-SAFETY = timedelta(seconds=5)
-"""When a customer that was parked for its crowd is woken, should nobody have caught up with it by then."""
 
 
 class KeyQueue:
@@ -250,18 +245,14 @@ class KeyQueue:
 
     def _park_all(self, members: Sequence[Member], head: Delivery) -> None:
         """Leaves what waits to be read from the log, so that one busy customer does not fill the partition."""
-        clock = self.partition.group.clock
-        facts = {"reason": "too much was waiting", "error": None, "time": format_time(clock.now())}
         free = [member for member in members if member.lane.parked is None]
-        if not free:
-            self._leave_to_the_log()
-            self.partition.group.runners.push(self)
+        if free:
+            # One at a time, since each is an output of its own; the next call parks the next.
+            now = self.partition.group.clock.now()
+            self._submit(Step(free[0], crowded_change(free[0], self.at, head.sequence, now), None))
             return
-        # One at a time, since each is an output of its own; the next call parks the next.
-        member = free[0]
-        wake = clock.now() + SAFETY
-        change = parked_change(member.writer, self.at, member.lane, head.sequence, facts, wake=wake, eager=True)
-        self._submit(Step(member, change, None))
+        self._leave_to_the_log()
+        self.partition.group.runners.push(self)
 
     def _leave_to_the_log(self) -> None:
         """Acks what waits, but for what wakes the customer: every processor has it parked."""

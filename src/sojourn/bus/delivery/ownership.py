@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 
 from sojourn.bus.crashpoints import AFTER_CLAIM, IN_HANDOVER, IN_RENEWAL, reach
+from sojourn.bus.delivery.claims import Claim, Place, read_claim, read_place
 from sojourn.bus.delivery.group import Group
 from sojourn.bus.delivery.rendezvous import preferred
 from sojourn.bus.delivery.session import PREFIX, TTL, Member, Session, read_member
@@ -26,7 +26,6 @@ from sojourn.bus.ports import Bucket, Entry
 
 log = structlog.get_logger("sojourn.worker")
 
-OWNER = "owner."
 
 _TICK = TTL / 10
 _PATIENCE = 0.5
@@ -37,35 +36,6 @@ _RELOAD = 30.0
 """Seconds after which the whole bucket is read again, should the watch have missed something."""
 _ROUNDS = 10
 """How often it is read until nothing changes meanwhile."""
-
-
-class Claim(NamedTuple):
-    """Who runs a partition of a group. ``token`` is the session's, None where the partition was given back.
-
-    ``crashes`` counts the owners in a row that died before everything up to the sequence ``suspect`` was closed, the
-    last one that was delivered when the first of them died: one of those may have been the reason.
-    """
-
-    worker: str | None
-    token: str | None
-    crashes: int
-    suspect: int
-    revision: int
-
-    def encode(self) -> bytes:
-        document = {"worker": self.worker, "session": self.token, "crashes": self.crashes, "suspect": self.suspect}
-        return json.dumps(document).encode()
-
-
-class Place(NamedTuple):
-    """One partition of one group."""
-
-    group: str
-    partition: int
-
-    @property
-    def key(self) -> str:
-        return f"{OWNER}{self.group}.{self.partition}"
 
 
 class Ownership:
@@ -229,8 +199,8 @@ class Ownership:
                 if known is not None and known.groups == member.groups:
                     return  # A renewal changes nothing.
             self._changed.set()
-        elif (place := _place(entry.key)) is not None:
-            claim = _claim(entry)
+        elif (place := read_place(entry.key)) is not None:
+            claim = read_claim(entry)
             if claim is None:
                 self.claims.pop(place, None)
             elif (before := self.claims.get(place)) is None or before.revision < claim.revision:
@@ -377,7 +347,7 @@ class Ownership:
             revision = await self._bucket.put(place.key, claim.encode(), expect=before.revision)
         except ConcurrencyError:
             entry = await self._bucket.get(place.key)
-            found = _claim(entry) if entry is not None else None
+            found = read_claim(entry) if entry is not None else None
             if entry is None or found is None or found[:4] != claim[:4]:
                 self._mine.pop(place, None)
                 if entry is not None:
@@ -388,23 +358,3 @@ class Ownership:
         if stored.token == self.session.token:
             self._mine[place] = stored
         return stored
-
-
-def _place(key: str) -> Place | None:
-    head, _, number = key.rpartition(".")
-    if not head.startswith(OWNER) or not number.isdecimal():
-        return None
-    return Place(head.removeprefix(OWNER), int(number))
-
-
-def _claim(entry: Entry) -> Claim | None:
-    """What an entry says; what nobody can read counts as given back."""
-    if entry.value is None:
-        return None
-    try:
-        document: dict[str, Any] = json.loads(entry.value)
-        return Claim(
-            document["worker"], document["session"], int(document["crashes"]), int(document["suspect"]), entry.revision
-        )
-    except (ValueError, LookupError, TypeError):
-        return Claim(None, None, 0, 0, entry.revision)

@@ -348,12 +348,14 @@ class Partition:
         """Goes on with the customers that were catching up: nothing of theirs may be delivered again."""
         left, self._left = self._left, {}
         for at, skipped in left.items():
-            if at.token not in self._keys:
-                queue = self._keys[at.token] = KeyQueue(self, at)
-                queue.skip(skipped)
-                queue.busy = True
-                self.catching.add(queue)
-                self.group.runners.push(queue)
+            if (known := self._keys.get(at.token)) is not None:
+                known.skip(skipped)
+                continue
+            queue = self._keys[at.token] = KeyQueue(self, at)
+            queue.skip(skipped)
+            queue.busy = True
+            self.catching.add(queue)
+            self.group.runners.push(queue)
 
     async def _until_held(self) -> None:
         # Resetting the consumer of another owner would set it back; whether the session has lapsed is soon known, and

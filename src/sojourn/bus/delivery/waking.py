@@ -1,13 +1,19 @@
-"""What wakes a parked customer, told from its events."""
+"""What parks a customer that has too much waiting, and what wakes it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 from sojourn.bus.delivery.member import Member
-from sojourn.bus.lane import WAKE_UP, wake_generation
+from sojourn.bus.envelope import format_time
+from sojourn.bus.lane import WAKE_UP, Change, parked_change, wake_generation
 from sojourn.bus.ports import Delivery
+from sojourn.bus.subjects import Address
 from sojourn.bus.verdicts import verdict_of
+
+SAFETY = timedelta(seconds=5)
+"""When a customer that was parked for its crowd is woken, should nobody have caught up with it by then."""
 
 
 def is_event(delivery: Delivery) -> bool:
@@ -37,3 +43,9 @@ def woken(members: Iterable[Member], delivery: Delivery) -> Member | None:
         elif (timer := lane.timers.get(WAKE_UP)) is not None and timer.generation == wake_generation(delivery.payload):
             return member
     return None
+
+
+def crowded_change(member: Member, at: Address, since: int, now: datetime) -> Change:
+    """The record that leaves a customer's events to the log from a sequence on, to be read at once."""
+    facts = {"reason": "too much was waiting", "error": None, "time": format_time(now)}
+    return parked_change(member.writer, at, member.lane, since, facts, wake=now + SAFETY, eager=True)
