@@ -40,6 +40,7 @@ class Place(NamedTuple):
 
 
 def read_place(key: str) -> Place | None:
+    """The partition that a key of the bucket is about; None for any other key."""
     head, _, number = key.rpartition(".")
     if not head.startswith(OWNER) or not number.isdecimal():
         return None
