@@ -25,6 +25,8 @@ from tests.prove.workers import WorkerProcess
 DEADLINE = 870.0
 NAMESPACE = "sojourn"
 GROUP = "escort"
+APART = 2.0
+"""Seconds after which what happened before is taken to be over, where nobody froze."""
 AT_WORK = 15
 """Events that wait, at least, when something is done to those who handle them."""
 
@@ -48,13 +50,14 @@ class Plan:
 @dataclass
 class Outcome:
     """What happened, and what the raw log says of it. ``met_work``: at how many of the faults (the end of a freeze is
-    one too) events waited. ``handovers``: the longest of each kind, in seconds. ``restarted``: workers that
-    found no server when they started."""
+    one too) events waited. ``handovers``: the longest of each kind, in seconds; ``undisturbed``: of those beside which
+    nothing else happened. ``restarted``: workers that found no server when they started."""
 
     verdict: Verdict
     done: dict[str, int]
     met_work: dict[str, int]
     handovers: dict[str, float]
+    undisturbed: dict[str, float]
     seconds: float
     restarted: int = 0
     problems: list[str] = field(default_factory=list)
@@ -75,11 +78,16 @@ async def run(plan: Plan, server: NatsServer, folder: Path) -> Outcome:
         judge(logs, set(chaos.ids)),
         dict(Counter(fault.kind for fault in chaos.faults)),
         dict(Counter(fault.kind for fault, number in zip(chaos.faults, met, strict=True) if number)),
-        {kind: round(seconds, 2) for kind, seconds in handovers(logs, chaos.faults).items()},
+        _rounded(handovers(logs, chaos.faults)),
+        _rounded(handovers(logs, chaos.faults, undisturbed=APART)),
         time.monotonic() - started,
         chaos.restarted,
         chaos.problems,
     )
+
+
+def _rounded(found: dict[str, float]) -> dict[str, float]:
+    return {kind: round(seconds, 2) for kind, seconds in found.items()}
 
 
 class _Chaos:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from itertools import chain
 from typing import NamedTuple
@@ -22,11 +22,15 @@ class Fault(NamedTuple):
     partitions: frozenset[int]
 
 
-def handovers(logs: Logs, faults: Iterable[Fault]) -> dict[str, float]:
+def handovers(logs: Logs, faults: Iterable[Fault], *, undisturbed: float | None = None) -> dict[str, float]:
     """The longest hand-over of each kind of fault, in seconds: from the fault to the next action in a partition of
-    its victim, where one was due there. What else happened meanwhile (the server was killed too) is part of it."""
+    its victim, where one was due there. What else happened meanwhile (the server was killed too) is part of it.
+
+    With ``undisturbed`` only those count during which, and for so many seconds before, nothing else happened."""
     due, actions = _times(logs)
     longest: dict[str, float] = {}
+    faults = list(faults)
+    times = sorted(fault.time for fault in faults)
     for kind, time, partitions in faults:
         if partitions:
             longest.setdefault(kind, 0.0)
@@ -35,6 +39,10 @@ def handovers(logs: Logs, faults: Iterable[Fault]) -> dict[str, float]:
             done = bisect_right(there, time + UNDERWAY)
             # More were due than had been answered: somebody was waiting.
             if done < len(there) and bisect_right(due.get(partition, []), time + UNDERWAY) > done:
+                if undisturbed is not None:
+                    others = bisect_right(times, there[done]) - bisect_left(times, time - undisturbed)
+                    if others > 1:
+                        continue
                 longest[kind] = max(longest[kind], there[done] - time)
     return longest
 

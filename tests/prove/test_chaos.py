@@ -62,6 +62,7 @@ def _record(plan: Plan, outcome: Outcome) -> None:
             "log": outcome.verdict.figures(),
             "clean": outcome.verdict.clean,
             "longest_handover_seconds": outcome.handovers,
+            "longest_undisturbed_handover_seconds": outcome.undisturbed,
             "restarted": outcome.restarted,
             "problems": outcome.problems,
             "seconds": round(outcome.seconds, 1),

@@ -53,6 +53,18 @@ def test_the_longest_of_each_kind_counts() -> None:
     assert longest(faults) == {"killed": pytest.approx(4.0), "stopped": pytest.approx(1.5)}
 
 
+def test_of_the_undisturbed_ones_only_those_count_beside_which_nothing_happened() -> None:
+    def alone(*times: float) -> dict[str, float]:
+        faults = [Fault("killed", time, EVERYTHING) for time in times]
+        return handovers({"S_0": LOG}, faults, undisturbed=2.0)
+
+    assert alone(10.5) == {"killed": pytest.approx(4.0)}
+    assert alone(10.5, 15.0) == {"killed": pytest.approx(4.0)}, "the second comes after it"
+    assert alone(8.4, 10.5) == {"killed": pytest.approx(4.0)}, "the first is long past"
+    assert alone(10.5, 12.0) == {"killed": 0.0}
+    assert alone(10.5, 13.0) == {"killed": pytest.approx(1.5)}, "the second alone"
+
+
 def test_faults_without_partitions_have_no_hand_over() -> None:
     assert longest([Fault("resumed", 10.5, frozenset())]) == {}
 
