@@ -13,6 +13,8 @@ from pathlib import Path
 
 import nats
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js.errors import Error as JetStreamError
 
 from sojourn.bus.client import connect
 from sojourn.bus.ids import derived_id
@@ -198,7 +200,7 @@ class _Chaos:
             bucket = await self._client.jetstream().key_value(f"{NAMESPACE.upper()}_leases")
             found = await asyncio.gather(*(bucket.get(key) for key in await bucket.keys()))
             entries = {entry.key: json.loads(entry.value or b"{}") for entry in found}
-        except (nats.errors.Error, nats.js.errors.Error, TimeoutError):
+        except (NatsError, JetStreamError, TimeoutError):
             return frozenset()
         sessions = {key.removeprefix("member.") for key, entry in entries.items() if entry.get("pid") == worker.pid}
         return frozenset(
