@@ -55,7 +55,7 @@ def test_agents_as_json(console: Console) -> None:
     (one,) = [agent for agent in document["agents"] if agent["name"] == "win-back"]
     assert set(one) == {
         "kind", "name", "version", "group", "mode", "reference", "doc", "handles", "folds", "publishes", "journey",
-        "registered", "description",
+        "relays", "registered", "description",
     }  # fmt: skip
     lines = [json.loads(line) for line in console("agents", "ls", "-o", "jsonl").out.splitlines()]
     assert [line["schema"] for line in lines] == ["sojourn.agent/1"] * 2

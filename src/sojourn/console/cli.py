@@ -16,7 +16,7 @@ COMMANDS = {
     "run": "Runs a module's agents until it is told to stop.",
     "publish": "Publishes an event, or one for each line of input.",
     "watch": "Shows what agents do, while they do it.",
-    "agents": "Registers agents and tells of those registered.",
+    "agents": "Registers agents, tells of them, pauses and resumes them.",
     "dead": "Shows the events that could not be handled.",
     "lag": "Shows how far each group is behind.",
     "schemas": "Registers, compares and checks the schemas of events.",
