@@ -17,7 +17,7 @@ COMMANDS = {
     "publish": "Publishes an event, or one for each line of input.",
     "watch": "Shows what agents do, while they do it.",
     "agents": "Registers agents, tells of them, pauses and resumes them.",
-    "dead": "Shows the events that could not be handled.",
+    "dead": "Shows, redrives and drops the events that could not be handled.",
     "lag": "Shows how far each group is behind.",
     "schemas": "Registers, compares and checks the schemas of events.",
     "journeys": "Erases what is personal about a customer.",
