@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 
+import pytest
+
 from sojourn.bus.client import Bus
+from sojourn.bus.delivery import ownership
 from sojourn.bus.delivery.probation import TOGETHER, Probation
+from sojourn.bus.delivery.processes import is_alive
 from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.memory import MemoryTransport
 from sojourn.bus.processor import Output, Turn
@@ -124,5 +129,34 @@ def test_one_crash_costs_nobody_a_record() -> None:
             for stream in bus.namespace.streams:
                 assert await bus.transport.read(stream, "test.lane.*.*.act.win.attempt") == []
             assert len(await actions(bus)) == 20
+
+    turbo(main())
+
+
+def test_a_process_that_was_only_frozen_is_no_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "is_alive", is_alive)
+
+    async def main() -> None:
+        async with memory_bus(MemoryTransport(VirtualTimers())) as bus:
+            gate = asyncio.Event()
+
+            async def handle(resident: Resident, turn: Turn) -> Output:
+                await gate.wait()
+                return offer(resident, turn)
+
+            worker = Worker(bus, [Scripted(handle)])
+            await worker.__aenter__()
+            await bus.publish(CartAbandoned(customer_id="c1", n=1))
+            await until(lambda: bool(worker.runners.calls))
+            assert worker._ownership is not None
+            await vanish(worker)
+            bucket = await bus.transport.bucket("TEST_leases")
+            await bucket.delete(f"member.{worker._ownership.session.token}")
+            async with Worker(bus, [Scripted(handle)]) as second:
+                await until(lambda: bool(second.runners.calls))
+                claims = [json.loads(entry.value or b"") for entry in await bucket.entries("owner.")]
+                assert [claim["crashes"] for claim in claims] == [0, 0]
+                gate.set()
+            await worker.__aexit__(None, None, None)
 
     turbo(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sojourn.bus.ports import Entry
@@ -13,6 +14,7 @@ OWNER = "owner."
 class Claim(NamedTuple):
     """Who runs a partition of a group. ``token`` is the session's, None where the partition was given back.
 
+    ``process`` tells the owner's process from all others, so that one which was only frozen is not taken for dead.
     ``crashes`` counts the owners in a row that died before everything up to the sequence ``suspect`` was closed, the
     last one that was delivered when the first of them died: one of those may have been the reason.
     """
@@ -22,9 +24,16 @@ class Claim(NamedTuple):
     crashes: int
     suspect: int
     revision: int
+    process: Mapping[str, object] = {}
 
     def encode(self) -> bytes:
-        document = {"worker": self.worker, "session": self.token, "crashes": self.crashes, "suspect": self.suspect}
+        document = {
+            "worker": self.worker,
+            "session": self.token,
+            "crashes": self.crashes,
+            "suspect": self.suspect,
+            "process": dict(self.process),
+        }
         return json.dumps(document).encode()
 
 
@@ -54,7 +63,12 @@ def read_claim(entry: Entry) -> Claim | None:
     try:
         document: dict[str, Any] = json.loads(entry.value)
         return Claim(
-            document["worker"], document["session"], int(document["crashes"]), int(document["suspect"]), entry.revision
+            document["worker"],
+            document["session"],
+            int(document["crashes"]),
+            int(document["suspect"]),
+            entry.revision,
+            dict(document.get("process", {})),
         )
     except (ValueError, LookupError, TypeError):
         return Claim(None, None, 0, 0, entry.revision)

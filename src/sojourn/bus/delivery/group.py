@@ -35,9 +35,6 @@ log = structlog.get_logger("sojourn.worker")
 MAX_ACK_PENDING = 512
 """Deliveries of a partition that may be open at once: what a worker holds in memory is bounded by it."""
 
-READS = 32
-"""Customers whose history is read at a time: hundreds at once keep the server from everything else."""
-
 DRAIN = 7.0
 """Seconds that handlers have to end in when their partition is handed over."""
 
@@ -107,7 +104,7 @@ class Group:
         self.record: GroupRecord | None = None
         self.relaying: Relaying | None = None
         """Told before it puts out events of other customers: the group, the writer, and their types."""
-        self.reading = asyncio.Semaphore(READS)
+        self.reading = runners.reading
         self.replaying = Pages(budget)
         self.catching = Pages(budget)
         """What is read of histories: to be folded at once, and to be handled, which takes its time."""

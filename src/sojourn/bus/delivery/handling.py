@@ -253,7 +253,7 @@ class Handling:
         queue, lane = self._queue, member.lane
         group = queue.partition.group
         tried = lane.tried(recorded.sequence)
-        session = group.session.token
+        session = group.session.life
         if tried >= ATTEMPTS and lane.attempt_session != session:
             self._attempt = queue.partition.crashes
             raise PermanentError(

@@ -19,6 +19,7 @@ import structlog
 from sojourn.bus.crashpoints import AFTER_CLAIM, IN_HANDOVER, IN_RENEWAL, reach
 from sojourn.bus.delivery.claims import Claim, Place, read_claim, read_place
 from sojourn.bus.delivery.group import Group
+from sojourn.bus.delivery.processes import is_alive, this_process
 from sojourn.bus.delivery.rendezvous import preferred
 from sojourn.bus.delivery.session import PREFIX, TTL, Member, Session, read_member
 from sojourn.bus.errors import ConcurrencyError, SojournError
@@ -310,7 +311,7 @@ class Ownership:
     async def _take(self, group: Group, place: Place) -> None:
         before = self.claims.get(place) or Claim(None, None, 0, 0, 0)
         crashes, suspect = before.crashes, before.suspect
-        if before.token is not None:
+        if before.token is not None and not is_alive(before.process):
             # Its owner died. What was in flight may have been the reason: that of the first of several deaths, since
             # whatever kills its workers was there each time.
             floor, delivered = await group.position(place.partition)
@@ -318,7 +319,8 @@ class Ownership:
                 crashes += 1
             else:
                 crashes, suspect = 1, delivered
-        claim = await self._write(place, Claim(self.session.worker, self.session.token, crashes, suspect, 0), before)
+        mine = Claim(self.session.worker, self.session.token, crashes, suspect, 0, this_process())
+        claim = await self._write(place, mine, before)
         reach(AFTER_CLAIM)
         if claim is not None and place in self._mine:
             await self._open(group, place, claim)

@@ -21,6 +21,13 @@ def is_gone(process: Mapping[str, object]) -> bool:
     return process.get("host") == _host() and isinstance(pid, int) and _ended(pid, process.get("born"))
 
 
+def is_alive(process: Mapping[str, object]) -> bool:
+    """True where ``process`` is known to be there still, running or frozen: only of processes of this machine can that
+    be known."""
+    pid = process.get("pid")
+    return process.get("host") == _host() and isinstance(pid, int) and not _ended(pid, process.get("born"))
+
+
 def _host() -> str:
     """This machine since its last boot, and the process namespace: where a process id means one process."""
     try:

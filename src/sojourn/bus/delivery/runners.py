@@ -18,6 +18,11 @@ _BURST = 64
 _SLICE = 0.02
 """Handlings in a row, and seconds of them, before a runner lets the event loop read from the network again."""
 
+READS = 8
+"""Customers whose history is read at a time. Each read keeps the server busy for 25 to 100 ms where the log is long
+(nats-server 2.15.1): many at once from several workers would keep it from everything else, renewals of sessions
+included."""
+
 log = structlog.get_logger("sojourn.worker")
 
 
@@ -50,6 +55,8 @@ class Runners:
         self.closed = False
         self.calls: dict[asyncio.Task[None], Call] = {}
         self.busy = 0
+        self.reading = asyncio.Semaphore(READS)
+        """Held while a customer's history is read."""
 
     def push(self, runnable: Runnable) -> None:
         """Has ``runnable.step()`` run soon."""

@@ -48,6 +48,8 @@ class Session:
 
     def __init__(self, bucket: Bucket, worker: str, groups: Iterable[str], *, ttl: int = TTL) -> None:
         self.worker = worker
+        self.life = secrets.token_hex(8)
+        """What tells this worker from all others, and stays when its session lapses and another begins."""
         self.token = secrets.token_hex(8)
         self.modes: dict[str, int] = {}
         self._bucket = bucket
