@@ -186,8 +186,6 @@ class Greeter(Agent[Contact]):
                 raise ExceptionGroup(f"many {email}", [ValueError(email), KeyError(email)])
             case "output":
                 return GreetingFailed(customer_id=event.customer_id, email=email, content=Unwritable(email))
-            case "other":
-                return CustomerGreeted(customer_id=email, email=email)
             case "large":
                 return CustomerGreeted(customer_id=event.customer_id, email=email * 100_000, note=note)
         return None

