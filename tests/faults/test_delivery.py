@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from sojourn.bus.delivery import runners
 from tests.faults.proxy import CLEAR, DROP, STALL, Fault, Proxy
 from tests.faults.shop import lose_answers, open_shop, until
 from tests.nats_server import NatsServer
@@ -135,8 +136,10 @@ async def _leave_the_dead(server: NatsServer, seed: int, note: str) -> None:
 
 @pytest.mark.parametrize("pattern", [b"Nats-Batch-Commit: 1", b".act.escort.OfferMade"], ids=["batch", "one"])
 async def test_the_ack_of_an_output_is_lost_and_the_retry_comes_after_the_deduplication_window(
-    nats_server: NatsServer, pattern: bytes
+    nats_server: NatsServer, pattern: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Many customers are ready at once, so that their outputs go out as a batch.
+    monkeypatch.setattr(runners, "READS", 64)
     async with open_shop(nats_server, seed=45) as shop:
         await shop.remember(1.0)
         lost = lose_answers(shop.to_worker, pattern)
