@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 
 from sojourn.bus.client import Bus
+from sojourn.bus.delivery.keyqueue import CROWD
 from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.errors import PermanentError, TransientError
 from sojourn.bus.lane import Lane, Writer, parked_change
@@ -169,5 +170,35 @@ def test_what_came_after_the_suspects_of_a_crash_is_read_by_a_customer_that_was_
             await until(lambda: worker.groups[0].idle)
             await worker.caught_up()
             assert [d["data"]["n"] for d in await actions(bus)] == [0, 1, 2, 3]
+
+    turbo(main())
+
+
+def test_a_wake_up_that_waited_while_the_customer_caught_up_takes_nothing_from_its_state() -> None:
+    """What came after it was read from the log, and is not delivered: it is in the state all the same."""
+    gate = asyncio.Event()
+
+    async def handle(resident: Resident, turn: Turn) -> Output:
+        await gate.wait()
+        return offer(resident, turn)
+
+    async def main() -> None:
+        timers = VirtualTimers()
+        async with memory_bus(MemoryTransport(timers)) as bus, Worker(bus, [Scripted(handle)]) as worker:
+            for n in range(CROWD + 10):
+                await bus.publish(CartAbandoned(customer_id="c0", n=n))
+            gate.set()
+            await until(lambda: any(partition.catching for partition in worker.groups[0].partitions.values()))
+            gate.clear()
+            await fire(bus, timers)
+            for n in range(CROWD + 10, CROWD + 20):
+                await bus.publish(CartAbandoned(customer_id="c0", n=n))
+            gate.set()
+            await worker.caught_up()
+            await bus.publish(CartAbandoned(customer_id="c0", n=CROWD + 20))
+            await worker.caught_up()
+            places = list(range(CROWD + 21))
+            assert [(d["data"]["n"], d["data"]["seen"] - 1) for d in await actions(bus)] == [(n, n) for n in places]
+            assert len(await log_of(bus.transport, bus.namespace, "lane.*.*.act.win.unparked")) == 1
 
     turbo(main())

@@ -129,7 +129,7 @@ class KeyQueue:
             self._reopen()
         try:
             if self._members is None:
-                self._opened = self.queue[0].sequence if self.queue else self.skipped + 1
+                self._opened = self._as_of()
                 self._members = await self.customer.open(self._opened)
                 if partition.discarded(self):
                     return
@@ -157,6 +157,13 @@ class KeyQueue:
         finally:
             if handling.get() is not None:
                 handling.set(None)  # the runner goes on with other customers
+
+    def _as_of(self) -> int:
+        """The sequence before which everything is in the state that the next handler has."""
+        if self.queue and is_event(self.queue[0]):
+            return self.queue[0].sequence
+        # What woke the customer may have waited here while later events were read from the log: they are not delivered.
+        return max(self.queue[0].sequence if self.queue else 0, self.skipped + 1)
 
     async def _begin(self, members: list[Member]) -> bool:
         """Chooses what to do next. False where nothing is to be handled at this moment."""
