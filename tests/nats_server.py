@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,9 +10,14 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 _DEADLINE = 20.0
+
+
+class PortTakenError(Exception):
+    """Somebody else listens on the port."""
 
 
 class NatsServer:
@@ -22,27 +28,35 @@ class NatsServer:
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
+        # Tells it apart from a server that another test started on the port meanwhile.
+        self._name = f"test-{uuid.uuid4()}"
 
     @property
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
 
     def start(self) -> NatsServer:
-        self.port = _free_port()
-        return self.restart()
+        while True:
+            self.port = _free_port()
+            try:
+                return self.restart()
+            except PortTakenError:
+                self.stop()
 
     def restart(self) -> NatsServer:
         assert self._process is None, "it is running"
         config = self._folder / "nats.conf"
         config.write_text(
-            f"listen: 127.0.0.1:{self.port}\n"
+            f"listen: 127.0.0.1:{self.port}\nserver_name: {self._name}\n"
             f'jetstream {{ store_dir: "{self._folder}", sync_interval: always }}\n{self._settings}\n'
         )
         with (self._folder / "nats.log").open("ab") as log:
             self._process = subprocess.Popen([_binary(), "-c", str(config)], stdout=log, stderr=log)
         deadline = time.monotonic() + _DEADLINE
         while not self._answers():
-            assert self._process.poll() is None, (self._folder / "nats.log").read_text()[-2_000:]
+            if self._process.poll() is not None:
+                said = (self._folder / "nats.log").read_text()[-2_000:]
+                raise PortTakenError(said) if "address already in use" in said else AssertionError(said)
             assert time.monotonic() < deadline, "nats-server did not start"
             time.sleep(0.02)
         return self
@@ -75,8 +89,10 @@ class NatsServer:
     def _answers(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as client:
-                return client.recv(4) == b"INFO"
-        except OSError:
+                with client.makefile("rb") as lines:
+                    verb, _, info = lines.readline().partition(b" ")
+                return verb == b"INFO" and json.loads(info)["server_name"] == self._name
+        except (OSError, ValueError):
             return False
 
 
