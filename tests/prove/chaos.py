@@ -7,7 +7,8 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -118,6 +119,8 @@ class _Chaos:
         self._hurried = 0
         self._gate = asyncio.Event()
         self._frozen: asyncio.Task[None] | None = None
+        self._held: set[WorkerProcess] = set()
+        self._stillness = asyncio.Lock()
         self._client: Client
 
     async def run(self) -> None:
@@ -154,44 +157,60 @@ class _Chaos:
 
     async def _strike(self, kind: str) -> None:
         if kind == "server killed":
-            await self._some_waiting()
-            self._note(kind, frozenset(range(32)))
-            self._server.kill9()
+            async with self._at_work():
+                self._note(kind, frozenset(range(32)))
+                self._server.kill9()
             await asyncio.sleep(self.chance.uniform(0, 0.3))
             await asyncio.to_thread(self._server.restart)
             return
         if kind == "stopped" and self._frozen is not None:
             await self._frozen
-        victim = await self._victim()
-        owned = await self._owned(victim)
-        await self._some_waiting()
-        if kind == "killed":
+        victim, owned = await self._victim()
+        async with self._at_work():
             self._note(kind, owned)
-            victim.kill()
-            self._workers.remove(victim)
-            self._start()
-        else:
-            victim.stop()
-            self._note(kind, owned)
-            self._frozen = asyncio.create_task(self._resume(victim, self.plan.freeze + 2 * self.chance.random()))
+            if kind == "killed":
+                victim.kill()
+                self._workers.remove(victim)
+                self._start()
+            else:
+                self._held.discard(victim)  # and so it stays still
+                self._frozen = asyncio.create_task(self._resume(victim, self.plan.freeze + 2 * self.chance.random()))
 
     async def _resume(self, victim: WorkerProcess, seconds: float) -> None:
         await asyncio.sleep(seconds)
         self._allow(self._slice)
-        await self._some_waiting()
-        self._note("resumed", frozenset())
-        victim.resume()
+        async with self._at_work():
+            self._note("resumed", frozenset())
+            victim.resume()
+
+    @asynccontextmanager
+    async def _at_work(self) -> AsyncIterator[None]:
+        """Has a burst of events published, and opens its block while they wait. All workers stand still meanwhile, for
+        far less than their lease: so whatever is done in the block meets work, however fast the machine is."""
+        async with self._stillness:
+            self._held = {worker for worker in self._workers if worker.running and not worker.stopped}
+            for worker in self._held:
+                worker.stop()
+            try:
+                await self._some_waiting()
+                yield
+            finally:
+                for worker in self._held:
+                    if worker.status is None:
+                        worker.resume()
 
     def _note(self, kind: str, partitions: frozenset[int]) -> None:
         self.faults.append(Fault(kind, time.time(), partitions))
 
-    async def _victim(self) -> WorkerProcess:
-        """A worker that runs, picked by chance."""
+    async def _victim(self) -> tuple[WorkerProcess, frozenset[int]]:
+        """A worker that runs and owns partitions, picked by chance, and those partitions."""
         while True:
             self._all_alive()
             running = [worker for worker in self._workers if not worker.stopped and worker.running]
             if running:
-                return self.chance.choice(running)
+                victim = self.chance.choice(running)
+                if owned := await self._owned(victim):
+                    return victim, owned
             await asyncio.sleep(0.02)
 
     async def _owned(self, worker: WorkerProcess) -> frozenset[int]:
@@ -210,7 +229,7 @@ class _Chaos:
         )
 
     async def _some_waiting(self) -> None:
-        """Has a burst of events published, and returns while they wait."""
+        """Has a burst of events published, and returns once they wait."""
         while True:
             handled = await self._actions()
             if self.deserving[self._published] - handled >= AT_WORK or self._published == self.plan.events:
@@ -256,6 +275,9 @@ class _Chaos:
 
     async def _drain(self) -> None:
         """Ends all; one more worker then shows that nothing was left to be handled again."""
+        while not all(worker.running for worker in self._workers):
+            self._all_alive()
+            await asyncio.sleep(0.02)
         workers, self._workers = self._workers, []
         await self._end(workers)
         self._start()
@@ -266,7 +288,6 @@ class _Chaos:
 
     async def _end(self, workers: Sequence[WorkerProcess]) -> None:
         for worker in workers:
-            await worker.ready()
             worker.terminate()
         try:
             for worker in workers:

@@ -44,13 +44,11 @@ def _check(plan: Plan, outcome: Outcome) -> None:
         "resumed": plan.stops,
         "server killed": plan.server_kills,
     }
-    # Each kind was met by events that waited; whether every single one was, depends on how fast the machine is.
-    assert all(0 < outcome.met_work.get(kind, 0) <= count for kind, count in outcome.done.items() if kind != "resumed")
+    assert outcome.met_work == outcome.done
     assert not outcome.problems
     assert outcome.restarted <= plan.server_kills * plan.workers
-    # Some hand-over was really measured; whether one of each kind, is a matter of chance where events are few.
-    assert outcome.handovers
-    assert outcome.handovers.keys() <= {"killed", "stopped", "server killed"}
+    # Of each kind some hand-over was really measured.
+    assert outcome.handovers.keys() == {"killed", "stopped", "server killed"}
 
 
 def _record(plan: Plan, outcome: Outcome) -> None:

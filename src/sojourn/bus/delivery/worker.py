@@ -208,8 +208,9 @@ class Worker:
         await asyncio.shield(self._running)
 
     async def caught_up(self) -> None:
-        """Waits until every group of this worker has closed everything that this process's committer stored so far,
-        what the handling of that led to included, here or in another worker."""
+        """Waits until every group of this worker has closed everything that this process's committer knows to be
+        stored, what the handling of that led to included, here or in another worker. What was stored although its
+        answer was lost is not waited for."""
         while True:
             self._progress.clear()
             lagging, elsewhere = self._lagging()
