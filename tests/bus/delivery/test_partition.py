@@ -105,8 +105,11 @@ async def fire(bus: Bus, transport: FaultyTransport) -> None:
     while True:
         await asyncio.sleep(1)
         for timer in transport._timers.pop_due(START + timedelta(days=1)):
-            with contextlib.suppress(SojournError):
-                await bus.committer.store(timer.stream, [Append(timer.target, timer.payload)])
+            stored = False
+            while not stored:  # the server that holds a schedule does not lose it
+                with contextlib.suppress(SojournError):
+                    await bus.committer.store(timer.stream, [Append(timer.target, timer.payload)])
+                    stored = True
 
 
 async def everything_closed(bus: Bus, count: int) -> bool:
