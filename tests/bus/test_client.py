@@ -13,7 +13,7 @@ from sojourn.bus.catalog import Catalog
 from sojourn.bus.client import Bus, connect, open_bus
 from sojourn.bus.clock import WallClock
 from sojourn.bus.envelope import decode
-from sojourn.bus.errors import ClosedError, ConfigurationError, UnavailableError
+from sojourn.bus.errors import ClosedError, ConfigurationError, NotFoundError, UnavailableError
 from sojourn.bus.event import Event, Key
 from sojourn.bus.memory import MemoryTransport
 from sojourn.bus.nats import connect_nats
@@ -48,6 +48,40 @@ async def name(transport: Transport) -> AsyncIterator[str]:
     for stream in await transport.streams():
         if name.upper() in stream:
             await transport.delete_stream(stream)
+
+
+async def test_a_namespace_that_is_only_read_is_not_made(transport: Transport, name: str) -> None:
+    other = f"{name}-other"
+    async with open_bus(transport, Namespace(other, 2, 1), clock=WallClock()):
+        before = await transport.streams()
+    with pytest.raises(NotFoundError) as caught:
+        async with open_bus(transport, Namespace(name), clock=WallClock(), create=False):
+            pass
+    assert f"there is no namespace {name!r}" in str(caught.value) and other in str(caught.value)
+    assert await transport.streams() == before
+    async with open_bus(transport, Namespace(other), clock=WallClock(), create=False) as bus:
+        assert bus.namespace == Namespace(other, 2, 1)
+        await transport.delete_stream(f"{other.upper()}_0")
+    async with open_bus(transport, Namespace(other), clock=WallClock(), create=False):
+        assert f"{other.upper()}_0" not in await transport.streams()
+
+
+async def test_a_namespace_that_is_half_made_is_not_finished_by_a_reader(transport: Transport, name: str) -> None:
+    await transport.bucket(Namespace(name).bucket("registry"))
+    with pytest.raises(NotFoundError, match="there is no namespace"):
+        async with open_bus(transport, Namespace(name), clock=WallClock(), create=False):
+            pass
+    assert await transport.streams(name.upper()) == []
+
+
+async def test_many_namespaces_are_not_all_named() -> None:
+    transport = MemoryTransport(VirtualTimers())
+    for number in range(23):
+        async with open_bus(transport, Namespace(f"shop-{number:02}", 1, 1), clock=WallClock()):
+            pass
+    with pytest.raises(NotFoundError, match=r"\(there: shop-00, .*, shop-19, 3 more\)"):
+        async with open_bus(transport, Namespace("shop"), clock=WallClock(), create=False):
+            pass
 
 
 async def test_a_namespace_is_created_as_asked_for(transport: Transport, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
@@ -97,6 +98,15 @@ class Console:
         out, err = self._capsys.readouterr()
         return Ended(int(status), out, err)
 
+    def make(self, namespace: str = "sojourn") -> None:
+        """Makes a namespace with nothing in it."""
+
+        async def work() -> None:
+            async with open_bus(self.transport, Namespace(namespace, 4, 2), clock=WallClock()):
+                pass
+
+        asyncio.run(work())
+
     @asynccontextmanager
     async def connect(
         self,
@@ -105,6 +115,7 @@ class Console:
         namespace: str = "sojourn",
         master_keys: MasterKeys | None = None,
         frozen: bool = False,
+        create: bool = True,
         **rest: Any,
     ) -> AsyncIterator[Bus]:
         self.connected.append(
@@ -118,6 +129,7 @@ class Console:
             clock=WallClock(),
             master_keys=master_keys or self.master_keys,
             frozen=frozen,
+            create=create,
         ) as bus:
             yield bus
 

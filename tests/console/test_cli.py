@@ -12,7 +12,7 @@ import pytest
 
 import sojourn.console.commands
 from sojourn.console.cli import COMMANDS, cli
-from tests.console.conftest import Console
+from tests.console.conftest import SOJOURN, Console
 
 
 def tree(command: click.Command = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -48,6 +48,8 @@ def test_help_loads_none_of_the_libraries(arguments: list[str]) -> None:
 
 
 def test_what_needs_no_personal_data_loads_no_cryptography(folder: Path) -> None:
+    ready = [*SOJOURN, "agents", "register", "shop"]
+    assert subprocess.run(ready, cwd=folder, capture_output=True, timeout=60, check=False).returncode == 0
     script = "from sojourn.console.cli import run\nassert run(['agents', 'ls', '-o', 'json']) == 0"
     loaded = modules_after(script)
     assert "nats" in loaded

@@ -63,6 +63,7 @@ def test_agents_as_json(console: Console) -> None:
 
 
 def test_no_agents_are_no_failure(console: Console) -> None:
+    console.make()
     ended = console("agents", "ls")
     assert (ended.status, ended.out) == (0, "")
     assert "`sojourn run MODULE` registers what it runs" in ended.err
@@ -70,6 +71,7 @@ def test_no_agents_are_no_failure(console: Console) -> None:
 
 
 def test_an_agent_that_is_not_there(console: Console) -> None:
+    console.make()
     assert console("agents", "show", "nobody") == (
         3, "", "sojourn: no agent named 'nobody' is registered (registered: none yet)\n",
     )  # fmt: skip
@@ -348,6 +350,7 @@ def test_a_dead_letter_that_is_not_there(mourning: Console, which: str) -> None:
 
 
 def test_no_dead_letters(console: Console) -> None:
+    console.make()
     assert console("dead", "ls", "--status", "dropped") == (0, "", "sojourn: no dropped dead letters\n")
     assert console("dead", "ls") == (0, "", "sojourn: no dead letters\n")
 

@@ -20,6 +20,9 @@ def test_every_command_on_the_page_runs(folder: Path) -> None:
     (folder / "carts.jsonl").write_text('{"customer_id": "ann", "cart_value": 70}\n')
     lines = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
     assert len(lines) >= 9
+    # The page tells of a namespace that is there.
+    ready = [*SOJOURN, "agents", "register", "examples.retail"]
+    assert subprocess.run(ready, cwd=folder, capture_output=True, timeout=60, check=False).returncode == 0
     for line in lines:
         command, _, file = line.partition("#")[0].partition(" < ")
         words = shlex.split(command)

@@ -132,6 +132,7 @@ def test_what_does_not_exist_and_what_is_not_meant(console: Console) -> None:
 
 
 def test_nothing_registered_is_said(console: Console) -> None:
+    console.make()
     ended = console("lag")
     assert (ended.status, ended.out) == (0, "") and "nothing is registered in namespace sojourn" in ended.err
     assert json.loads(console("lag", "-o", "json").out)["groups"] == []

@@ -66,6 +66,7 @@ def test_a_key_for_a_rotation_stands_above_those_that_are_kept(console: Console,
 
 
 def test_the_status_counts_what_each_key_wraps(console: Console, events: str) -> None:
+    console.make()
     assert wraps(console, "old.key") == {"master-1": (True, 0)}
     for customer in ("c1", "c2", "c2"):
         order(console, events, customer, "--master-key", "old.key")
@@ -127,6 +128,7 @@ def test_on_a_terminal_a_rotation_asks(console: Console, events: str, monkeypatc
 
 
 def test_without_any_master_key_and_any_customer(console: Console) -> None:
+    console.make()
     ended = console("keys", "status", "--server", "nats://there:4222")
     assert (ended.status, ended.out) == (0, "")
     assert "there is no master key, and no customer has a key" in ended.err
@@ -163,6 +165,7 @@ def test_a_file_from_the_environment(
 ) -> None:
     (folder / "old.key").chmod(mode)
     monkeypatch.setenv("SOJOURN_MASTER_KEY_FILE", "old.key")
+    console.make()
     ended = console("agents", "ls", "-o", "json")
     assert ended.status == status
     assert said in ended.err

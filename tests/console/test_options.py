@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -43,10 +44,37 @@ def test_options_come_from_the_environment_too(console: Console, monkeypatch: py
     monkeypatch.setenv("SOJOURN_SERVER", "nats://me:s3cret@example:4333")
     monkeypatch.setenv("SOJOURN_NAMESPACE", "other")
     monkeypatch.setenv("SOJOURN_STORE", "elsewhere")
+    console.make("other")
     assert console("agents", "ls").status == 0
     (asked,) = console.connected
     assert (asked["url"], asked["user"], asked["password"]) == ("nats://example:4333", "me", "s3cret")
     assert (asked["namespace"], asked["store"]) == ("other", Path("elsewhere"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("lag",), ("lag", "--watch"), ("agents", "ls"), ("agents", "show", "a"), ("agents", "pause", "a"),
+        ("agents", "resume", "--all"), ("agents", "mode", "a", "live"), ("dead", "ls"), ("dead", "show", "SHOP_0:1"),
+        ("dead", "redrive", "--all", "--yes"), ("dead", "drop", "--all", "--yes"), ("schemas", "ls"),
+        ("schemas", "show", "CartAbandoned"), ("schemas", "diff", "CartAbandoned"), ("schemas", "pull"),
+        ("schemas", "check", "shop", "--against", "server"), ("schemas", "export", "--format", "asyncapi"),
+        ("watch",), ("watch", "--no-follow"), ("journeys", "erase", "c1", "--yes"),
+        ("journeys", "erase", "c1", "--dry-run"), ("keys", "status"), ("keys", "rotate", "--yes"),
+        ("keys", "forget", "master-1", "--yes"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_namespace_that_is_not_there_is_not_made(console: Console, arguments: tuple[str, ...]) -> None:
+    console.make("shop")
+    before = asyncio.run(console.transport.streams())
+    ended = console(*arguments, "--namespace", "shpo")
+    assert (ended.status, ended.out) == (3, "")
+    assert ended.err == (
+        "sojourn: there is no namespace 'shpo' on this server (there: shop); "
+        "the first `sojourn run` or `sojourn publish` on it creates one\n"
+    )
+    assert asyncio.run(console.transport.streams()) == before
 
 
 @pytest.mark.parametrize(

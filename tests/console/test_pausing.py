@@ -178,6 +178,7 @@ def test_what_is_refused(console: Console, arguments: list[str], status: int, sa
 
 
 def test_all_of_none(console: Console) -> None:
+    console.make()
     ended = console("agents", "pause", "--all")
     assert (ended.status, ended.out) == (0, "")
     assert "no agent is registered" in ended.err

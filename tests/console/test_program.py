@@ -91,7 +91,8 @@ def test_a_handler_that_does_not_end_is_left_behind_in_time_and_a_second_signal_
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0])
-def test_an_interrupt_at_any_moment_is_quiet(folder: Path, delay: float) -> None:
+def test_an_interrupt_at_any_moment_is_quiet(start: Start, folder: Path, delay: float) -> None:
+    assert start("agents", "register", "shop").wait().status == 0
     # The interpreter's own first milliseconds are not ours, nor those of finding us.
     program = "from sojourn.console.main import main\nprint(flush=True)\nmain()"
     with subprocess.Popen(
@@ -175,7 +176,7 @@ def test_credentials_in_the_url(
 ) -> None:
     server = private_server('authorization { user: me, password: "s3cret" }')
     done = subprocess.run(
-        [*SOJOURN, "agents", "ls", "-o", "json", "--server", f"nats://me:{secret}@127.0.0.1:{server.port}"],
+        [*SOJOURN, "agents", "register", "shop", "--server", f"nats://me:{secret}@127.0.0.1:{server.port}"],
         cwd=folder, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr.count("\n")) == (status, 1 if status else 0)
@@ -184,10 +185,12 @@ def test_credentials_in_the_url(
 
 
 def test_sigterm_ends_a_watch(start: Start, folder: Path) -> None:
-    watching = start("watch").until(lambda one: (folder / ".sojourn" / "server.json").exists())
+    assert start("agents", "register", "shop").wait().status == 0
+    watching = start("watch", "--agent", "nobody").until(lambda one: one.err.endswith("\n"))
     watching.signal(signal.SIGTERM)
     ended = watching.wait(15)
-    assert (ended.status, ended.out, ended.err) == (143, "", "")
+    assert (ended.status, ended.out, ended.err.count("\n")) == (143, "", 1)
+    assert "watching all the same" in ended.err
 
 
 def test_a_server_that_is_not_there(folder: Path) -> None:

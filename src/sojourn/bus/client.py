@@ -11,7 +11,7 @@ from sojourn.bus.catalog import Catalog
 from sojourn.bus.clock import Clock, WallClock
 from sojourn.bus.committer import Committer
 from sojourn.bus.envelope import Envelope
-from sojourn.bus.errors import ConfigurationError
+from sojourn.bus.errors import ConfigurationError, NotFoundError
 from sojourn.bus.event import Event
 from sojourn.bus.personal.keyring import KeyRing
 from sojourn.bus.personal.master import MasterKeys
@@ -22,6 +22,14 @@ from sojourn.bus.registry import NamespaceRecord, Registry
 from sojourn.bus.schemas.store import Schemas
 from sojourn.bus.subjects import Namespace
 from sojourn.bus.timers import JetStreamTimers, Timers
+
+_BUCKETS = "KV_"
+"""What the streams behind buckets start with."""
+
+_REGISTRY = "registry"
+
+_NAMED = 20
+"""Namespaces that a message names at most."""
 
 
 class Bus:
@@ -94,6 +102,7 @@ async def connect(
     timers: Timers | None = None,
     master_keys: MasterKeys | Path | None = None,
     frozen: bool = False,
+    create: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Bus]:
     """Opens a namespace on a NATS server, and creates it where it is missing.
@@ -102,7 +111,8 @@ async def connect(
     embedded server of ``store`` (default ``.sojourn`` in the current folder) is started or joined. ``master_keys``, or
     the file that holds them, wrap the keys of customers with personal data; beside an embedded server there is one in
     ``master.key`` of its store, made when it is missing. ``frozen``: schemas are only checked, never registered.
-    ``say`` is told of outages, in words for people. Raises `UnavailableError` and `ConfigurationError`.
+    ``create``: without it, a namespace that is missing is a `NotFoundError` and nothing is made. ``say`` is told of
+    outages, in words for people. Raises `UnavailableError` and `ConfigurationError`.
     """
     from sojourn.bus.nats import connect_nats
 
@@ -129,6 +139,7 @@ async def connect(
                 clock=clock or WallClock(),
                 master_keys=master_keys,
                 frozen=frozen,
+                create=create,
             )
         )
 
@@ -143,20 +154,24 @@ async def open_bus(
     purpose: str = "bus",
     master_keys: MasterKeys | None = None,
     frozen: bool = False,
+    create: bool = True,
 ) -> AsyncIterator[Bus]:
     """Opens a namespace on a transport, and creates it where it is missing, with the partitions and shards of
     ``namespace``.
 
     Where it exists, its own partitions and shards count. ``purpose`` is kept with a namespace that is created here;
     one other than ``bus`` (a simulation, which plays with time) is refused with `ConfigurationError` where the
-    namespace was made for something else. ``master_keys`` and ``frozen`` as for `connect`. The transport stays the
-    caller's to close.
+    namespace was made for something else. ``master_keys``, ``frozen`` and ``create`` as for `connect`. The transport
+    stays the caller's to close.
     """
-    bucket = await transport.bucket(namespace.bucket("registry"))
+    if not create:
+        await _require(transport, namespace)
+    bucket = await transport.bucket(namespace.bucket(_REGISTRY))
     namespace = await _settle(Registry(bucket), namespace, purpose)
-    for shard in range(namespace.shards):
-        await transport.create_stream(StreamSpec(namespace.shard_stream(shard), namespace.stream_subjects(shard)))
-    await transport.create_stream(StreamSpec(namespace.ingress_stream, (namespace.ingress_filter,), log=False))
+    if create:
+        for shard in range(namespace.shards):
+            await transport.create_stream(StreamSpec(namespace.shard_stream(shard), namespace.stream_subjects(shard)))
+        await transport.create_stream(StreamSpec(namespace.ingress_stream, (namespace.ingress_filter,), log=False))
     bus = Bus(
         transport,
         namespace,
@@ -172,6 +187,22 @@ async def open_bus(
         await bus.committer.close()
         await bus.schemas.close()
         await bus.keys.close()
+
+
+async def _require(transport: Transport, namespace: Namespace) -> None:
+    """Raises `NotFoundError` where there is no such namespace, with the names of those there are."""
+    buckets = await transport.streams(_BUCKETS)
+    name = namespace.bucket(_REGISTRY)
+    if f"{_BUCKETS}{name}" in buckets and await (await transport.bucket(name)).get("namespace") is not None:
+        return
+    ending = f"_{_REGISTRY}"
+    there = sorted(one[len(_BUCKETS) : -len(ending)].lower() for one in buckets if one.endswith(ending))
+    more = [f"{len(there) - _NAMED} more"] if len(there) > _NAMED else []
+    raise NotFoundError(
+        f"there is no namespace {namespace.name!r} on this server "
+        f"(there: {', '.join([*there[:_NAMED], *more]) or 'none yet'}); "
+        "the first `sojourn run` or `sojourn publish` on it creates one"
+    )
 
 
 async def _settle(registry: Registry, namespace: Namespace, purpose: str) -> Namespace:

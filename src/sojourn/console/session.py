@@ -22,23 +22,30 @@ _SHORT = 0.2
 """Seconds: whoever closes a connection loses it first, which is no news."""
 
 
-def with_bus(settings: Settings, work: Callable[[Bus], Awaitable[T]]) -> T:
-    """Runs ``work`` with the bus that a command's options name. Logs are quiet: what matters is said by the command."""
+def with_bus(settings: Settings, work: Callable[[Bus], Awaitable[T]], *, create: bool = False) -> T:
+    """Runs ``work`` with the bus that a command's options name. Logs are quiet: what matters is said by the command.
+
+    ``create``: for commands that put something into a namespace, which is made where it is missing. Whoever only reads,
+    or acts on what is there, makes nothing and gets a `NotFoundError`.
+    """
     from sojourn.console import logs
     from sojourn.console.running import run_async
 
     logs.configure(level="warning")
 
     async def main() -> T:
-        async with open_session(settings) as bus:
+        async with open_session(settings, create=create) as bus:
             return await work(bus)
 
     return run_async(main())
 
 
 @asynccontextmanager
-async def open_session(settings: Settings, *, say: Callable[[str], None] = note) -> AsyncIterator[Bus]:
-    """The bus that a command's options name; ``say`` is told when its server goes, comes back or is started anew."""
+async def open_session(
+    settings: Settings, *, create: bool = True, say: Callable[[str], None] = note
+) -> AsyncIterator[Bus]:
+    """The bus that a command's options name; ``say`` is told when its server goes, comes back or is started anew.
+    ``create`` as for `sojourn.bus.client.connect`."""
     from sojourn.bus.client import connect
 
     server = settings.server
@@ -51,6 +58,7 @@ async def open_session(settings: Settings, *, say: Callable[[str], None] = note)
         creds=settings.creds,
         master_keys=master_keys(settings),
         frozen=settings.frozen,
+        create=create,
         say=in_words(say),
     ) as bus:
         yield bus

@@ -79,6 +79,7 @@ def test_what_is_registered_as_json(console: Console, module: Module) -> None:
 
 
 def test_nothing_registered_is_no_failure(console: Console) -> None:
+    console.make()
     ended = console("schemas", "ls")
     assert (ended.status, ended.out) == (0, "")
     assert "`sojourn schemas push MODULE` does it" in ended.err
@@ -282,6 +283,7 @@ def test_what_is_wrong_is_one_line(
     (folder / "newer.json").write_text('{"format": "sojourn.schemas/9"}')
     empty = module("")
     (folder / f"{empty}.py").write_text("nothing = None\n")
+    console.make()
     ended = console("schemas", *(empty if word == "EMPTY" else word for word in arguments))
     assert (ended.status, ended.out) == (status, "")
     assert said in ended.err

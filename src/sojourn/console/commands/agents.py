@@ -49,7 +49,7 @@ def register(settings: Settings, target: str, replace: bool, output: Form) -> No
     async def work(bus: Bus) -> list[Registration]:
         return [await bus.registry.register(processor, replace=replace) for processor in processors]
 
-    _tell_all(settings, with_bus(settings, work), output)
+    _tell_all(settings, with_bus(settings, work, create=True), output)
 
 
 @agents.command(name="ls", short_help="Lists the registered agents.", epilog=example("sojourn agents ls -o json"))

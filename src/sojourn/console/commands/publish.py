@@ -72,15 +72,15 @@ def publish(
     settings = replace(settings, frozen=frozen)
     cls = load_event_type(module, type_name)
     if data == "-":
-        done = with_bus(settings, lambda bus: _publish_lines(bus, cls, time))
+        done = with_bus(settings, lambda bus: _publish_lines(bus, cls, time), create=True)
         _tell_count(cls.__name__, done, output)
         return
     event = parse(cls, data)
     if count > 1:
-        done = with_bus(settings, lambda bus: _publish_copies(bus, event, time, count))
+        done = with_bus(settings, lambda bus: _publish_copies(bus, event, time, count), create=True)
         _tell_count(cls.__name__, done, output)
         return
-    published = with_bus(settings, lambda bus: _publish_one(bus, event, event_id, time))
+    published = with_bus(settings, lambda bus: _publish_one(bus, event, event_id, time), create=True)
     _tell(event, published, output)
 
 

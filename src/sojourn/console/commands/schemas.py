@@ -192,7 +192,7 @@ def push(settings: Settings, module: str, take_over: bool, output: Form) -> None
     async def work(bus: Bus) -> list[Pushed]:
         return await push_events(bus, list(catalog), hand_over=take_over)
 
-    tell_pushed(with_bus(settings, work), settings.namespace, output)
+    tell_pushed(with_bus(settings, work, create=True), settings.namespace, output)
 
 
 @schemas.command(
