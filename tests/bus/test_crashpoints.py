@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,15 @@ def test_every_point_is_a_constant_with_a_docstring() -> None:
     }
     assert {name.upper() for name in POINTS} == told - {"POINTS"}
     assert [getattr(crashpoints, name.upper()) for name in POINTS] == list(POINTS)
+
+
+def test_every_point_is_reached_by_the_code() -> None:
+    reached: set[str] = set()
+    for path in Path(crashpoints.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "reach":
+                reached |= {one.id for one in ast.walk(node.args[0]) if isinstance(one, ast.Name)}
+    assert {name.upper() for name in POINTS} <= reached
 
 
 def test_what_arms_a_point() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sojourn.agents.processor import AgentProcessor
-from sojourn.bus.client import Bus, connect, open_bus
+from sojourn.bus.client import Bus, open_bus
 from sojourn.bus.clock import VirtualClock
-from sojourn.bus.crashpoints import VARIABLE
 from sojourn.bus.crossing import read_record
 from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.envelope import MAX_HOPS, decode
@@ -30,7 +27,7 @@ from sojourn.bus.personal.master import MasterKeys
 from sojourn.bus.ports import Append
 from sojourn.bus.processor import Output, Turn
 from sojourn.bus.reading import Reader
-from sojourn.bus.subjects import RELAYS, Namespace, split_writer
+from sojourn.bus.subjects import RELAYS, Namespace
 from sojourn.bus.timers import VirtualTimers
 from tests.bus.delivery.processors import (
     NARROW,
@@ -47,45 +44,12 @@ from tests.bus.delivery.processors import (
     turbo,
     until,
 )
+from tests.bus.relay_routes import check_routes, post
 from tests.bus.relay_shop import Courier, LetterPosted
 from tests.nats_server import NatsServer
-from tests.prove.workers import WorkerProcess
+from tests.prove.points import crash_relaying
 
 KEYS = ("ann", "bob", "c.d", "é", "eve")
-
-
-async def post(bus: Bus, routes: Sequence[tuple[str, ...]]) -> None:
-    """One letter for each route, from its first to its last."""
-    for n, route in enumerate(routes):
-        await bus.publish(LetterPosted(customer_id=route[0], n=n, route=route[1:]))
-
-
-async def check_routes(bus: Bus, routes: Sequence[tuple[str, ...]]) -> None:
-    """Holds the raw log against the routes: each step of each letter once, in order for each source and target."""
-    steps = {(n, *pair): 0 for n, route in enumerate(routes) for pair in enumerate(pairwise(route))}
-    lanes: dict[str, list[int]] = {}
-    records: dict[tuple[str, int], str] = {}
-    for stream in bus.namespace.streams:
-        for message in await bus.transport.read(stream, f"{bus.namespace.name}.lane.*.*.act.*.relay"):
-            records[json.loads(message.payload)["event"]["id"], message.sequence] = message.subject
-    arrived: set[str] = set()
-    for message in await log_of(bus.transport, bus.namespace, "log.*.*.act.*.*"):
-        document = json.loads(message.payload)
-        data = document["data"]
-        writer, source = split_writer(message.subject.split(".")[5])
-        assert (writer, source) == ("courier", bus.namespace.locate(data["sender"]).token)
-        assert document["subject"] == data["customer_id"]
-        route = routes[data["n"]]
-        place = len(route) - len(data["route"]) - 2
-        steps[data["n"], place, (data["sender"], data["customer_id"])] += 1
-        assert document["hops"] == place + 1
-        assert (document["id"], document["causeseq"]) in records, "its cause's place is that of its record"
-        assert document["id"] not in arrived
-        arrived.add(document["id"])
-        lanes.setdefault(message.subject.rpartition(".")[0], []).append(document["causeseq"])
-    assert set(steps.values()) <= {1}, {step: times for step, times in steps.items() if times != 1}
-    assert len(records) == len(arrived)
-    assert all(lane == sorted(lane) for lane in lanes.values())
 
 
 async def test_events_reach_other_customers_once_and_go_on_from_there() -> None:
@@ -386,32 +350,4 @@ def test_records_that_are_none() -> None:
 
 
 async def test_no_arrival_is_lost_or_doubled_where_workers_are_killed(nats_server: NatsServer, tmp_path: Path) -> None:
-    namespace = "relayed"
-    routes = [(f"k{n % 7}", f"t{n % 5}", f"u{n % 3}") for n in range(60)]
-    async with connect(nats_server.url, namespace=namespace) as bus:
-        await post(bus, routes)
-
-        def start(number: int, armed: str) -> WorkerProcess:
-            return WorkerProcess(
-                tmp_path / f"{number}.log",
-                nats_server.url,
-                "tests.bus.relay_shop:Courier",
-                namespace=namespace,
-                environment={VARIABLE: armed, "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
-            )
-
-        async def arrived() -> bool:
-            return len(await log_of(bus.transport, bus.namespace, "log.*.*.act.*.*")) >= 120
-
-        for number, armed in enumerate(("in_relay:9", "after_commit:30")):
-            victim = start(number, armed)
-            assert await victim.ended(60) == -9, victim.tail()
-        last = start(9, "")
-        try:
-            await until(arrived, 60)
-            await last.ready()
-            last.terminate()
-            assert await last.ended(30) == 0, last.tail()
-        finally:
-            last.kill()
-        await check_routes(bus, routes)
+    await crash_relaying(nats_server, tmp_path, "relayed", ("in_relay:9", "after_commit:30"))

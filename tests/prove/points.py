@@ -16,10 +16,16 @@ from nats.aio.client import Client
 from sojourn.bus.client import Bus, connect
 from sojourn.bus.crashpoints import VARIABLE
 from sojourn.bus.ids import derived_id
+from tests.bus.delivery.processors import log_of
+from tests.bus.relay_routes import check_routes, post
 from tests.nats_server import NatsServer
 from tests.prove.escort import VALUABLE, CartUpdated
 from tests.prove.rawlog import Verdict, count_actions, judge, read_log
+from tests.prove.redriving import bury, put_back, redriving
 from tests.prove.workers import WorkerProcess
+
+LETTERS = 600
+"""Dead letters of a proof: what a process puts back in many steps."""
 
 
 class Stage:
@@ -158,3 +164,50 @@ async def crash(
                 worker.terminate()
                 assert await worker.ended() == 0, worker.tail()
         await there.check()
+
+
+async def crash_relaying(server: NatsServer, folder: Path, namespace: str, armed: Sequence[str]) -> None:
+    """As `crash`, with an agent whose every answer is for another customer: each arrives once and in order."""
+    routes = [(f"k{n % 7}", f"t{n % 5}", f"u{n % 3}") for n in range(60)]
+    async with connect(server.url, namespace=namespace) as bus:
+        await post(bus, routes)
+
+        def start(point: str) -> WorkerProcess:
+            log = folder / f"{namespace}-{point.partition(':')[0]}.log"
+            module = "tests.bus.relay_shop:Courier"
+            return WorkerProcess(log, server.url, module, namespace=namespace, environment={VARIABLE: point})
+
+        for point in armed:
+            victim = start(point)
+            try:
+                assert await victim.ended(60) == -9, victim.tail()
+            finally:
+                victim.kill()
+        last = start("")
+        try:
+            async with asyncio.timeout(60):
+                while (  # noqa: ASYNC110 - another process sets no event
+                    len(await log_of(bus.transport, bus.namespace, "log.*.*.act.*.*")) < 2 * len(routes)
+                ):
+                    await asyncio.sleep(0.02)
+            await last.ready()
+            last.terminate()
+            assert await last.ended(30) == 0, last.tail()
+        finally:
+            last.kill()
+        await check_routes(bus, routes)
+
+
+async def crash_redriving(server: NatsServer, folder: Path, namespace: str, armed: Sequence[str]) -> None:
+    """Has one process after the other die while it puts dead letters back, and then one that ends it: each letter is
+    back once, in order for its customer."""
+    async with connect(server.url, namespace=namespace) as bus:
+        await bury(bus, LETTERS, 20)
+        for point in armed:
+            async with redriving(server.url, namespace, point) as process, asyncio.timeout(30):
+                assert await process.wait() == -9, f"{point} was never reached"
+        assert (await put_back(bus))[0] < LETTERS
+        async with redriving(server.url, namespace) as process:
+            out, _ = await process.communicate()
+            assert process.returncode == 0, out
+        assert await put_back(bus) == (LETTERS, 0, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 from sojourn.agents.processor import AgentProcessor
 from sojourn.bus.client import Bus, connect
+from sojourn.bus.crashpoints import VARIABLE
 from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.errors import TransientError
 from sojourn.bus.ports import Append
@@ -59,12 +61,12 @@ async def run(plan: Plan, server: NatsServer) -> Outcome:
     """Runs the plan against a server of its own."""
     started = time.monotonic()
     async with connect(server.url) as bus:
-        await _bury(bus, plan)
+        await bury(bus, plan.letters, plan.customers)
         before = await _messages(bus)
         survived, peak = [], 0
         for kill in range(plan.kills):
             goal = plan.letters * (kill + 1) // (plan.kills + 1)
-            async with _redriving(server.url) as process:
+            async with redriving(server.url) as process:
 
                 async def reached(goal: int = goal, process: asyncio.subprocess.Process = process) -> bool:
                     assert process.returncode is None, "it ended before it was killed"
@@ -76,11 +78,11 @@ async def run(plan: Plan, server: NatsServer) -> Outcome:
                 await process.wait()
             survived.append(await _messages(bus) - before)
         left, since = plan.letters - (survived[-1] if survived else 0), time.monotonic()
-        async with _redriving(server.url) as process:
+        async with redriving(server.url) as process:
             out, _ = await process.communicate()
             assert process.returncode == 0, out
         rate = left / (time.monotonic() - since)
-        redriven, repeated, unordered = await _put_back(bus)
+        redriven, repeated, unordered = await put_back(bus)
         handled = await _messages(bus)
         async with Worker(bus, [AgentProcessor(Escort)]):
 
@@ -88,19 +90,21 @@ async def run(plan: Plan, server: NatsServer) -> Outcome:
                 return await _messages(bus) - handled >= plan.letters
 
             await _until(done, 0.2)
-        causes = await _causes(bus)
-    doubled = sum(count - 1 for count in causes.values())
-    total = sum(causes.values())
+        found = await causes(bus)
+    doubled = sum(count - 1 for count in found.values())
+    total = sum(found.values())
     text = out.decode().strip()
     seconds = time.monotonic() - started
     return Outcome(survived, redriven, repeated, unordered, total, doubled, text, seconds, rate, peak)
 
 
 @contextlib.asynccontextmanager
-async def _redriving(url: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    command = [str(Path(sys.executable).with_name("sojourn")), "dead", "redrive", "--all", "--yes", "--server", url]
+async def redriving(url: str, namespace: str = "sojourn", armed: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that redrives all there is; ``armed``: the crash point in it."""
+    program = str(Path(sys.executable).with_name("sojourn"))
+    command = [program, "dead", "redrive", "--all", "--yes", "--server", url, "--namespace", namespace]
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        *command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, VARIABLE: armed}
     )
     try:
         yield process
@@ -110,11 +114,11 @@ async def _redriving(url: str) -> AsyncIterator[asyncio.subprocess.Process]:
         await process.communicate()
 
 
-async def _bury(bus: Bus, plan: Plan) -> None:
+async def bury(bus: Bus, count: int, customers: int) -> None:
     """Events, and a dead letter of each: what a deployment with a fault in its handler leaves behind."""
     async with bus.publisher() as publisher:
-        for number in range(plan.letters):
-            event = CartUpdated(customer_id=f"c{number % plan.customers}", number=number // plan.customers, value=100)
+        for number in range(count):
+            event = CartUpdated(customer_id=f"c{number % customers}", number=number // customers, value=100)
             await publisher.publish(event)
     for stream in bus.namespace.streams:
         letters: list[Append] = []
@@ -137,7 +141,7 @@ async def _messages(bus: Bus) -> int:
     return sum(state.messages for state in states if state is not None)
 
 
-async def _put_back(bus: Bus) -> tuple[int, int, int]:
+async def put_back(bus: Bus) -> tuple[int, int, int]:
     """How many redrive messages there are, how many of them too many, and out of order for their customer."""
     total = unordered = 0
     subjects: set[str] = set()
@@ -152,7 +156,7 @@ async def _put_back(bus: Bus) -> tuple[int, int, int]:
     return total, total - len(subjects), unordered
 
 
-async def _causes(bus: Bus) -> Counter[tuple[str, int]]:
+async def causes(bus: Bus) -> Counter[tuple[str, int]]:
     """The redriven letters by how many actions each led to."""
     found: Counter[tuple[str, int]] = Counter()
     for stream in bus.namespace.streams:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from sojourn.bus import crashpoints
 from tests.faults.proxy import Proxy
 from tests.nats_server import NatsServer
 from tests.prove.keeping import SERVER, keep
-from tests.prove.points import crash, stage
+from tests.prove.points import crash, crash_redriving, crash_relaying, stage
 
 TWICE = ("before_commit:20", "before_commit:5")
 """Two workers in a row die in the middle of their work: what they had in flight is under suspicion from then on."""
@@ -24,9 +24,12 @@ TAKEN_OVER = 20.0
 five, and what a busy machine takes."""
 
 
+How = Callable[[NatsServer, Path, str, Sequence[str]], Awaitable[None]]
+
+
 class Where:
     """How a crash point is come by. ``few`` and ``many``: at which of its turns; ``before``: what has to go wrong
-    first."""
+    first; ``how`` it is run, where it is not by a worker with the escort."""
 
     def __init__(
         self,
@@ -37,8 +40,9 @@ class Where:
         before: tuple[str, ...] = (),
         joined: bool = False,
         customers: int = 20,
+        how: How | None = None,
     ) -> None:
-        self.few, self.many = few, many
+        self.few, self.many, self.how = few, many, how
         self.module, self.before, self.joined, self.customers = module, before, joined, customers
 
 
@@ -56,6 +60,8 @@ POINTS: dict[crashpoints.Point, Where] = {
     crashpoints.IN_UNPARK: Where((1, 2), (1, 2, 3), customers=2),
     crashpoints.BEFORE_ATTEMPT: Where((1, 2), (1, 2, 3, 5), before=TWICE),
     crashpoints.AFTER_ATTEMPT: Where((1, 2), (1, 2, 3, 5), before=TWICE),
+    crashpoints.IN_RELAY: Where((1,), (1, 2, 3, 9, 30), how=crash_relaying),
+    crashpoints.IN_REDRIVE: Where((1, 300), (1, 2, 64, 65, 128, 300, 599, 600), how=crash_redriving),
 }
 
 
@@ -64,6 +70,10 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]
     server = NatsServer(tmp_path_factory.mktemp("points")).start()
     yield server
     server.stop()
+
+
+def test_every_declared_point_is_armed() -> None:
+    assert set(POINTS) == set(crashpoints.POINTS)
 
 
 async def test_a_kill_at_every_point(own_server: NatsServer, tmp_path: Path) -> None:
@@ -96,6 +106,9 @@ async def _kill(plan: Mapping[crashpoints.Point, Sequence[int]], server: NatsSer
             namespace = f"{point}-{turn}-{len(plan[point])}".replace("_", "-")
             armed = (*where.before, f"{point}:{turn}")
             try:
+                if where.how is not None:
+                    await where.how(server, folder, namespace, armed)
+                    return
                 await crash(
                     server,
                     folder,

@@ -73,7 +73,7 @@ IN_RELAY: Final = "in_relay"
 """A ``relay`` record was delivered; what it carries is not yet appended to the other key's lane."""
 
 IN_REDRIVE: Final = "in_redrive"
-"""The original of a dead letter was read; the redrive is not yet appended."""
+"""The original of a dead letter was read; its redrive is not yet appended; those before it are, or are on their way."""
 
 BEFORE_ATTEMPT: Final = "before_attempt"
 """A cause that was in flight at a crash is due again; its ``attempt`` record is not stored."""

@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 from sojourn.bus.bulk import Bulk, Job
 from sojourn.bus.catalog import Catalog
 from sojourn.bus.client import Bus
+from sojourn.bus.crashpoints import IN_REDRIVE, reach
 from sojourn.bus.deadletters import DeadLetter, original, place_of, redrive_subject
 from sojourn.bus.envelope import format_time
 from sojourn.bus.errors import ConfigurationError, PermanentError
@@ -124,6 +125,12 @@ class _Redriving:
 
     async def prepare(self, letter: DeadLetter) -> Job | Outcome:
         """What to store for a letter, or why nothing is."""
+        prepared = await self._choose(letter)
+        if isinstance(prepared, Job):
+            reach(IN_REDRIVE)
+        return prepared
+
+    async def _choose(self, letter: DeadLetter) -> Job | Outcome:
         if letter.status != "open":
             return _closed(letter, dropping=False)
         if await self._erasures.concern(letter):
