@@ -12,7 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -27,8 +27,9 @@ from sojourn.bus.personal.master import MasterKeys
 from sojourn.bus.subjects import Namespace
 from sojourn.bus.timers import VirtualTimers
 from sojourn.console.cli import run
+from tests import forks
+from tests.forks import SOJOURN
 
-SOJOURN = [sys.executable, "-c", "from sojourn.console.main import main; main()"]
 DEADLINE = 30.0
 HEAD = "from decimal import Decimal\nfrom sojourn import Event, Key, Personal, upcast\n"
 
@@ -142,22 +143,23 @@ def console(capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytes
 
 
 class Process:
-    """A command in a process of its own, with its output in files."""
+    """A command in a process of its own, with its output in files. ``forked``: it need not import everything first."""
 
     def __init__(
-        self, folder: Path, arguments: tuple[str, ...], environment: dict[str, str], stdin: int | None
+        self, folder: Path, arguments: tuple[str, ...], environment: dict[str, str], stdin: int, *, forked: bool
     ) -> None:
         number = len(list(folder.glob("out-*")))
         self._out, self._err = folder / f"out-{number}", folder / f"err-{number}"
+        environment = {**os.environ, **environment}
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.process = subprocess.Popen(
-                [*SOJOURN, *arguments],
-                cwd=folder,
-                stdin=stdin,
-                stdout=out,
-                stderr=err,
-                env={**os.environ, **environment},
-            )
+            self.process: subprocess.Popen[bytes] | forks.Fork
+            if forked:
+                self.process = forks.start(arguments, folder, environment, stdin, out.fileno(), err.fileno())
+            else:
+                command = [*SOJOURN, *arguments]
+                self.process = subprocess.Popen(
+                    command, cwd=folder, stdin=stdin, stdout=out, stderr=err, env=environment
+                )
 
     @property
     def out(self) -> str:
@@ -184,14 +186,29 @@ class Process:
 @pytest.fixture
 def start(folder: Path) -> Iterator[Callable[..., Process]]:
     """Starts commands in the folder; whatever still runs at the end is killed."""
+    with _starting(folder, forked=True) as start:
+        yield start
+
+
+@pytest.fixture
+def start_anew(folder: Path) -> Iterator[Callable[..., Process]]:
+    """The same for tests that are about how the program starts, and what it is like before it has."""
+    with _starting(folder, forked=False) as start:
+        yield start
+
+
+@contextmanager
+def _starting(folder: Path, *, forked: bool) -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
 
-    def start(*arguments: str, stdin: int | None = subprocess.DEVNULL, **environment: str) -> Process:
-        started.append(Process(folder, arguments, environment, stdin))
+    def start(*arguments: str, stdin: int = subprocess.DEVNULL, **environment: str) -> Process:
+        started.append(Process(folder, arguments, environment, stdin, forked=forked))
         return started[-1]
 
-    yield start
-    for one in started:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.wait()
+    try:
+        yield start
+    finally:
+        for one in started:
+            if one.process.poll() is None:
+                one.process.kill()
+                one.process.wait()

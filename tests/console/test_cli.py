@@ -12,7 +12,8 @@ import pytest
 
 import sojourn.console.commands
 from sojourn.console.cli import COMMANDS, cli
-from tests.console.conftest import SOJOURN, Console
+from tests.console.conftest import Console
+from tests.forks import SOJOURN
 
 
 def tree(command: click.Command = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:

@@ -22,7 +22,9 @@ from sojourn.console.crew import Crew, CrewFailed, labelled
 from sojourn.console.environment import of_worker
 from sojourn.console.lifeline import Lifeline
 from sojourn.console.options import MasterKeyGiven, Settings, parse_server
-from tests.console.conftest import SOJOURN, Process
+from tests import forks
+from tests.console.conftest import Process
+from tests.forks import SOJOURN
 
 Start = Callable[..., Process]
 
@@ -64,7 +66,7 @@ def until_gone(pids: list[int], seconds: float) -> None:
 
 
 def publish(type: str, data: str) -> None:
-    subprocess.run([*SOJOURN, "publish", type, data, "--module", "shop"], check=True, timeout=60, capture_output=True)
+    assert forks.run(["publish", type, data, "--module", "shop"], Path.cwd()).returncode == 0
 
 
 def test_workers_share_the_work_are_started_again_and_leave_together(start: Start) -> None:
@@ -123,8 +125,8 @@ def test_what_no_start_mends_ends_all(start: Start, folder: Path, code: str | No
 
 @pytest.mark.parametrize("number", ["0", "-1", "many", "257"])
 def test_a_wrong_number_is_a_usage_error(folder: Path, number: str) -> None:
-    done = subprocess.run([*SOJOURN, "run", "shop", "--workers", number], capture_output=True, timeout=60, check=False)
-    assert (done.returncode, b"--workers" in done.stderr) == (2, True)
+    done = forks.run(["run", "shop", "--workers", number], folder)
+    assert (done.returncode, "--workers" in done.stderr) == (2, True)
     assert not (folder / ".sojourn").exists()
 
 

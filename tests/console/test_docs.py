@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import subprocess
 from pathlib import Path
 
 from sojourn.console.cli import COMMANDS
-from tests.console.conftest import SOJOURN
+from tests import forks
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "command-line.md").read_text()
@@ -21,18 +20,14 @@ def test_every_command_on_the_page_runs(folder: Path) -> None:
     lines = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
     assert len(lines) >= 9
     # The page tells of a namespace that is there.
-    ready = [*SOJOURN, "agents", "register", "examples.retail"]
-    assert subprocess.run(ready, cwd=folder, capture_output=True, timeout=60, check=False).returncode == 0
+    assert forks.run(["agents", "register", "examples.retail"], folder).returncode == 0
     for line in lines:
         command, _, file = line.partition("#")[0].partition(" < ")
         words = shlex.split(command)
         assert words[0] == "sojourn"
         if words[1] == "watch" and "--no-follow" not in words:
             words.append("--no-follow")  # otherwise it would go on for ever
-        done = subprocess.run(
-            [*SOJOURN, *words[1:]], cwd=folder, capture_output=True, text=True, timeout=120, check=False,
-            input=(folder / file.strip()).read_text() if file else "",
-        )  # fmt: skip
+        done = forks.run(words[1:], folder, stdin=(folder / file.strip()).read_bytes() if file else b"")
         assert done.returncode == 0, (line, done.stderr)
 
 

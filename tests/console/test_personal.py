@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.console.conftest import HEAD, SOJOURN, Process
+from tests import forks
+from tests.console.conftest import HEAD, Process
 
 Start = Callable[..., Process]
 
@@ -52,7 +52,7 @@ def renamed(data):
 
 
 def sojourn(folder: Path, *arguments: str, status: int = 0) -> str:
-    done = subprocess.run([*SOJOURN, *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    done = forks.run(arguments, folder)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr

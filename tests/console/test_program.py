@@ -13,34 +13,33 @@ from pathlib import Path
 
 import pytest
 
-from tests.console.conftest import SOJOURN, Process
+from tests import forks
+from tests.console.conftest import Process
+from tests.forks import SOJOURN
 from tests.nats_server import NatsServer
 
 Start = Callable[..., Process]
 
 
-def publish(folder: Path, type: str, data: str, *more: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [*SOJOURN, "publish", type, data, "--module", "shop", *more],
-        cwd=folder, input=stdin, capture_output=True, timeout=60, check=False,
-    )  # fmt: skip
+def publish(folder: Path, type: str, data: str, *more: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+    return forks.run(["publish", type, data, "--module", "shop", *more], folder, stdin=stdin)
 
 
 def running(process: Process) -> bool:
     return '"event": "running"' in process.err
 
 
-def test_run_publish_and_watch(start: Start, folder: Path) -> None:
-    worker = start("run", "shop").until(running)
+def test_run_publish_and_watch(start_anew: Start, folder: Path) -> None:
+    worker = start_anew("run", "shop").until(running)
     introduction = next(json.loads(line) for line in worker.err.splitlines() if '"running"' in line)
     assert introduction["namespace"] == "sojourn"
     assert [(one["agent"], one["version"], one["group"]) for one in introduction["agents"]] == [
         ("win-back", 3, "win-back"), ("thanks", 1, "thanks"),
     ]  # fmt: skip
-    watching = start("watch", "-o", "jsonl", "--since", "beginning")
+    watching = start_anew("watch", "-o", "jsonl", "--since", "beginning")
     carts = "".join(json.dumps({"customer_id": f"c{n}", "cart_value": n}) + "\n" for n in range(300))
     done = publish(folder, "CartAbandoned", "-", stdin=carts.encode())
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"300 CartAbandoned published\n", b"")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "300 CartAbandoned published\n", "")
     bad = publish(folder, "CartAbandoned", '{"customer_id": "c-bad", "cart_value": -1}')
     assert bad.returncode == 0
     watching.until(lambda one: one.out.count("\n") == 300)
@@ -149,8 +148,8 @@ def test_lines_that_are_refused_are_told_and_the_others_published(folder: Path) 
     lines = "\n".join([*carts, '{"customer_id": "c3", "cart_value": 3}']).encode()
     done = publish(folder, "CartAbandoned", "-", stdin=lines)
     assert done.returncode == 1
-    assert done.stdout == b"2 CartAbandoned published\n"
-    assert done.stderr.decode().splitlines() == [
+    assert done.stdout == "2 CartAbandoned published\n"
+    assert done.stderr.splitlines() == [
         "sojourn: line 3: JSON: Expecting value: line 1 column 1 (char 0)",
         "sojourn: line 4: CartAbandoned.cart_value: Field required",
         "sojourn: 2 lines were refused",
@@ -175,10 +174,7 @@ def test_credentials_in_the_url(
     secret: str, status: int, folder: Path, private_server: Callable[[str], NatsServer]
 ) -> None:
     server = private_server('authorization { user: me, password: "s3cret" }')
-    done = subprocess.run(
-        [*SOJOURN, "agents", "register", "shop", "--server", f"nats://me:{secret}@127.0.0.1:{server.port}"],
-        cwd=folder, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = forks.run(["agents", "register", "shop", "--server", f"nats://me:{secret}@127.0.0.1:{server.port}"], folder)
     assert (done.returncode, done.stderr.count("\n")) == (status, 1 if status else 0)
     assert secret not in done.stderr
     assert not (folder / ".sojourn").exists()
@@ -194,10 +190,7 @@ def test_sigterm_ends_a_watch(start: Start, folder: Path) -> None:
 
 
 def test_a_server_that_is_not_there(folder: Path) -> None:
-    done = subprocess.run(
-        [*SOJOURN, "agents", "ls", "--server", "nats://me:s3cret@127.0.0.1:9"],
-        cwd=folder, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = forks.run(["agents", "ls", "--server", "nats://me:s3cret@127.0.0.1:9"], folder)
     assert done.returncode == 5
     assert done.stderr.startswith("sojourn: ")
     assert done.stderr.count("\n") == 1

@@ -26,6 +26,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from tests import forks
+
 DEADLINE = 30.0
 """Seconds after which what a command should show at last is not awaited any more."""
 
@@ -104,13 +106,15 @@ def _parts(source: str) -> list[tuple[str, str]]:
 
 
 class Session:
-    """A shell in a folder, as a page's reader would have it."""
+    """A shell in a folder, as a page's reader would have it. ``programs``: a folder that it looks in first for what
+    is typed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, programs: Path | None = None) -> None:
         self._folder = folder
         self._status = 0
         self._background: list[tuple[subprocess.Popen[bytes], Path]] = []
-        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+        folders = [*([str(programs)] if programs else []), str(Path(sys.executable).parent), os.environ["PATH"]]
+        path = os.pathsep.join(folders)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SOJOURN_")}
         self._environment = kept | {
             "PATH": path, "NO_COLOR": "1", "COLUMNS": "110", "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1",
@@ -196,9 +200,11 @@ def _split(part: str) -> tuple[str, str]:
 
 def played(page: str, folder: Path, *, as_shown: bool = True) -> str:
     """The page with the outputs that its commands have now, run in the folder."""
-    session = Session(folder)
     told, end = "", 0
-    with _server(folder):
+    with _server(folder), tempfile.TemporaryDirectory() as programs:
+        if forks.POSSIBLE:
+            forks.shim(Path(programs))
+        session = Session(folder, Path(programs))
         try:
             for match in _BLOCK.finditer(page):
                 language, text = match[1], match[2]
