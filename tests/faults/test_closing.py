@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
+from sojourn.bus.errors import UnavailableError
 from sojourn.bus.nats import connect_nats
 from sojourn.bus.ports import Append
 from sojourn.bus.timers import JetStreamTimers
@@ -55,3 +58,37 @@ def test_what_is_kept_for_a_server_that_is_away_is_dropped(nats_server: NatsServ
 
     with asyncio.Runner(loop_factory=factory) as runner:
         assert runner.run(close())[-1] == "closed"
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_socket_that_closes_under_whoever_writes_is_left_for_a_new_one(nats_server: NatsServer, loop: str) -> None:
+    factory = pytest.importorskip("uvloop").new_event_loop if loop == "uvloop" else None
+
+    async def ignore(message: Msg) -> None:
+        """Nothing comes."""
+
+    async def write() -> None:
+        states: list[str] = []
+        transport = await connect_nats(nats_server.url, timers=JetStreamTimers(), on_state=states.append)
+        flow = transport.consume("NOWHERE", "nobody", lambda _: None, lambda _: None)
+        client: Any = transport._connection.client
+        # As when the server died just now: nobody has read the end of it yet, and what is written fails.
+        client._flusher_task.cancel()
+        client._reading_task.cancel()
+        client._transport._io_writer.transport.abort()
+        await asyncio.sleep(0.01)
+        flow.ack("$JS.ACK.nowhere.nobody.1.1.1.1.0")
+        await asyncio.sleep(0.01)
+        with pytest.raises(UnavailableError):
+            await transport._connection.subscribe("nowhere", ignore)
+        usual, client.options["ping_interval"] = client.options["ping_interval"], 0
+        pinging = asyncio.create_task(client._ping_interval())
+        await asyncio.sleep(0)
+        client.options["ping_interval"] = usual
+        await until(lambda: "reconnected" in states)
+        await pinging
+        assert await transport.streams() is not None
+        await transport.close()
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(write())

@@ -6,11 +6,20 @@ own way counts again: slower, or with a dead peer that is left late.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 from nats.aio.client import Client, Srv
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class NatsClient(Client):
     """A connection that leaves a peer at once when it is to be left, whatever was written and not taken."""
+
+    _telling: object = None
 
     def abort(self) -> None:
         """Leaves the server without a word, so that nothing waits for it any more: neither for it to take what was
@@ -29,6 +38,19 @@ class NatsClient(Client):
         # from the next connection together with that one's own.
         self._leave()
         await super()._connect_to_server(s)
+        # uvloop raises a RuntimeError where a socket was closed meanwhile, which nats-py takes for the end of the loop:
+        # what it was about to do, connecting anew for one, it would leave undone for ever.
+        transport = self._transport
+        if transport is not self._telling:
+            self._telling = transport
+            for name, telling in (("write", _told), ("writelines", _told), ("drain", _told_later)):
+                setattr(transport, name, telling(getattr(transport, name)))
+
+    async def _ping_interval(self) -> None:
+        try:
+            await super()._ping_interval()
+        except OSError as error:
+            await self._process_op_err(error)
 
     def _leave(self) -> None:
         for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
@@ -48,3 +70,25 @@ class NatsClient(Client):
             if colon:
                 headers[name.strip()] = value.strip()
         return headers
+
+
+def _told(write: Callable[P, R]) -> Callable[P, R]:
+    @wraps(write)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return write(*args, **kwargs)
+        except RuntimeError as error:
+            raise ConnectionResetError(str(error)) from error
+
+    return call
+
+
+def _told_later(drain: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    @wraps(drain)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await drain(*args, **kwargs)
+        except RuntimeError as error:
+            raise ConnectionResetError(str(error)) from error
+
+    return call

@@ -146,12 +146,12 @@ class Connection:
         self.check_open()
         try:
             return await self.client.subscribe(subject, cb=callback, pending_msgs_limit=0, pending_bytes_limit=0)
-        except NatsError as error:
+        except (NatsError, OSError) as error:
             raise UnavailableError(f"cannot subscribe: {error}") from error
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         """Ends a subscription; what it received but did not handle yet is dropped."""
-        with suppress(NatsError):  # closed already, here or there
+        with suppress(NatsError, OSError):  # closed already, here or there
             await subscription.unsubscribe()
 
     async def flush(self) -> None:
@@ -218,7 +218,7 @@ class Connection:
                 subject, payload, reply, headers = self._outbound.popleft()
                 try:
                     await self.client.publish(subject, payload, reply, headers)
-                except NatsError as error:
+                except (NatsError, OSError) as error:
                     self._lost(reply, UnavailableError(f"not sent: {error}"))
                 except ValueError as error:
                     self._lost(reply, PermanentError(f"{subject!r} or a header cannot be encoded: {error}"))
