@@ -33,7 +33,6 @@ from sojourn.bus.delivery.runners import Runners
 from sojourn.bus.delivery.session import Session
 from sojourn.bus.errors import ConcurrencyError, DecodeError, SojournError, TimedOutError, UnavailableError
 from sojourn.bus.ports import Append, Delivery, Expectation
-from sojourn.bus.registry import Registry
 from sojourn.bus.subjects import RELAYS, Address
 
 log = structlog.get_logger("sojourn.relay")
@@ -67,6 +66,7 @@ class Relays(Group):
             (),
             transport=bus.transport,
             namespace=bus.namespace,
+            registry=bus.registry,
             committer=bus.committer,
             schemas=bus.schemas,
             keys=bus.keys,
@@ -78,7 +78,6 @@ class Relays(Group):
             probation=probation,
             progress=progress,
         )
-        self._registry: Registry = bus.registry
         self._declared: set[tuple[str, str]] = set()
         self._joined = False
 
@@ -98,18 +97,18 @@ class Relays(Group):
         fresh = {(writer, type) for type in types} - self._declared
         if not fresh:
             return
-        await self._registry.add_relays(writer, types)
+        await self.registry.add_relays(writer, types)
         await self._settle()
         if not group.types.keys().isdisjoint(types):
             # Its own actions come back to it now. All its workers hear of that from the registry; its consumers must
             # know before there is one.
-            wide = await self._registry.settle_group(group.name, present={}, start="now", actions=True)
+            wide = await self.registry.settle_group(group.name, present={}, start="now", actions=True)
             await ensure_consumers(self.transport, self.namespace, wide)
         self._declared |= fresh
 
     async def join(self, ownership: Ownership) -> None:
         """Takes part as soon as anybody in the namespace puts out events for other customers."""
-        if self._joined or not any(writer.relays for writer in await self._registry.writers()):
+        if self._joined or not any(writer.relays for writer in await self.registry.writers()):
             return
         await self._settle()
         await ownership.add(self)
@@ -117,7 +116,7 @@ class Relays(Group):
 
     async def _settle(self) -> None:
         present = dict.fromkeys(self.namespace.streams, 0)
-        self.record = await self._registry.settle_group(RELAYS, present=present, start="beginning", actions=False)
+        self.record = await self.registry.settle_group(RELAYS, present=present, start="beginning", actions=False)
 
 
 class RelayQueue(KeyQueue):

@@ -1,23 +1,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from sojourn.bus.breaker import Breakers
+from sojourn.bus.client import Bus
 from sojourn.bus.delivery.budget import Budget
-from sojourn.bus.delivery.group import Group, group_processors
+from sojourn.bus.delivery.group import Group, ensure_consumers, group_processors
 from sojourn.bus.delivery.probation import Probation
 from sojourn.bus.delivery.runners import Runners
 from sojourn.bus.delivery.session import Session
 from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.memory import MemoryTransport
 from sojourn.bus.memory.consumer import MemoryFlow
+from sojourn.bus.processor import Output, Turn
 from sojourn.bus.timers import VirtualTimers
 from tests.bus.delivery.processors import (
     CartAbandoned,
     DiscountOffered,
+    OfferPrinted,
     OrderPlaced,
+    Resident,
     Scripted,
+    actions,
     check_effects,
     memory_bus,
     turbo,
@@ -34,6 +42,7 @@ def make(*processors: Scripted) -> Group:
                 processors,
                 transport=bus.transport,
                 namespace=bus.namespace,
+                registry=bus.registry,
                 committer=bus.committer,
                 schemas=bus.schemas,
                 keys=bus.keys,
@@ -137,5 +146,84 @@ def test_a_group_that_is_paused_while_its_flows_begin_leaves_none_of_them_open()
             await worker.caught_up()
             assert await check_effects(bus) == 1
         assert transport.open == 0
+
+    turbo(main())
+
+
+class Between(MemoryTransport):
+    """Lets somebody else have a turn just before the first consumer of a group is set again."""
+
+    def __init__(self) -> None:
+        super().__init__(VirtualTimers())
+        self.hook: Callable[[], Awaitable[None]] | None = None
+
+    async def ensure_consumer(self, stream: str, name: str, *arguments: Any, **named: Any) -> None:
+        if self.hook is not None and name.startswith("reader-"):
+            hook, self.hook = self.hook, None
+            await hook()
+        await super().ensure_consumer(stream, name, *arguments, **named)
+
+    def filter(self, bus: Bus, number: int) -> str:
+        consumer = self._find_consumer(bus.namespace.stream(number), f"reader-{number}")
+        assert consumer is not None
+        return consumer.filter
+
+
+def print_offer(resident: Resident, turn: Turn) -> Output:
+    event = turn.recorded.envelope.event
+    assert isinstance(event, DiscountOffered)
+    return Output([OfferPrinted(customer_id=resident.key, n=event.n)])
+
+
+def reading() -> Scripted:
+    handles = (DiscountOffered,)
+    return Scripted(print_offer, writer="reader", handles=handles, folds=(), publishes=(OfferPrinted,))
+
+
+async def publish(bus: Bus, count: int) -> None:
+    for n in range(count):
+        await bus.publish(CartAbandoned(customer_id=f"c{n % 4}", n=n))
+
+
+async def never() -> None:
+    """A worker that does not hear of others."""
+
+
+@pytest.mark.parametrize("here", [False, True], ids=["another worker", "the same worker"])
+def test_a_group_that_is_widened_while_a_partition_of_it_begins_is_not_narrowed_again(here: bool) -> None:
+    async def main() -> None:
+        transport = Between()
+        async with memory_bus(transport) as bus, Worker(bus, [reading()], ingress=False) as worker:
+            worker._widen = never  # type: ignore[method-assign]
+            [group] = worker.groups
+            assert not group.actions
+            await group.pause()
+
+            async def widen() -> None:
+                wide = await bus.registry.settle_group("reader", present={}, start="now", actions=True)
+                if here:
+                    await group.widen(wide)
+                else:
+                    await ensure_consumers(transport, bus.namespace, wide)
+
+            transport.hook = widen
+            group.resume()
+            numbers = range(bus.namespace.partitions)
+            await until(lambda: len(group.partitions) == len(numbers) and transport.hook is None)
+            await until(lambda: group.actions)
+            assert [transport.filter(bus, number) for number in numbers] == [
+                bus.namespace.partition_filter(number, actions=True) for number in numbers
+            ]
+            async with Worker(bus, [Scripted()], ingress=False) as other:
+                await publish(bus, 40)
+                await other.caught_up()
+                await worker.caught_up()
+                # A flow that begins anew goes on all the same.
+                for partition in group.partitions.values():
+                    partition.restart("test")
+                await publish(bus, 40)
+                await other.caught_up()
+                await worker.caught_up()
+            assert len(await actions(bus, "reader")) == 80
 
     turbo(main())

@@ -26,7 +26,7 @@ from sojourn.bus.lane import Writer
 from sojourn.bus.personal.keyring import KeyRing
 from sojourn.bus.ports import Transport
 from sojourn.bus.processor import Processor
-from sojourn.bus.registry import GroupRecord
+from sojourn.bus.registry import GroupRecord, Registry
 from sojourn.bus.schemas.store import Schemas
 from sojourn.bus.subjects import Address, Namespace
 
@@ -39,6 +39,8 @@ DRAIN = 7.0
 """Seconds that handlers have to end in when their partition is handed over."""
 
 _COMPLAINT = 10.0
+
+_WIDER = "the group now reads actions of other writers"
 
 
 Relaying = Callable[["Group", str, frozenset[str] | set[str]], Awaitable[None]]
@@ -69,6 +71,7 @@ class Group:
         *,
         transport: Transport,
         namespace: Namespace,
+        registry: Registry,
         committer: Committer,
         schemas: Schemas,
         keys: KeyRing,
@@ -85,6 +88,7 @@ class Group:
         self.processors = tuple(processors)
         self.transport = transport
         self.namespace = namespace
+        self.registry = registry
         self.committer = committer
         self.schemas = schemas
         self.keys = keys
@@ -109,6 +113,7 @@ class Group:
         self.catching = Pages(budget)
         """What is read of histories: to be folded at once, and to be handled, which takes its time."""
         self.partitions: dict[int, Partition] = {}
+        self._opening: set[Partition] = set()
         self.paused = False
         self.uncommitted = 0
         self._progress = progress
@@ -167,25 +172,39 @@ class Group:
         record = self.record
         assert record is not None
         partition = self.partitions[number] = Partition(self, number, suspect=suspect, crashes=crashes)
-        after = record.start[partition.stream]
+        self._opening.add(partition)
         try:
-            await self.transport.ensure_consumer(
-                partition.stream,
-                partition.consumer,
-                self.namespace.group_filter(self.name, number, actions=record.actions),
-                start=after + 1,
-                max_ack_pending=MAX_ACK_PENDING,
-            )
-            await partition.start(after)
+            stands = await self._ensure(number, record)
+            await partition.start(record.start[partition.stream])
+            self._opening.discard(partition)
+            if stands.actions and not self.actions:
+                await self.widen(stands)
+            elif self.record is not record:
+                partition.restart(_WIDER)
         except BaseException:
             await self._end(partition)
             raise
+        finally:
+            self._opening.discard(partition)
         if self.paused or self.partitions.get(number) is not partition:
             # Whoever paused or closed the group meanwhile did so before there was a flow to end.
             await self._end(partition)
-        elif self.record is not record:
-            partition.restart("the group now reads actions of other writers")
         self.progressed()
+
+    async def _ensure(self, number: int, record: GroupRecord) -> GroupRecord:
+        """Creates the consumer of a partition, or brings its filter up to date; returns the group's record as it stands
+        in the registry.
+
+        Whoever widens a group writes the record first and its consumers next. So where the record that is read after
+        the consumer was set is narrow, whoever widens it later also widens the consumer; where it is wide, the filter
+        that was set here may have replaced a wide one.
+        """
+        while True:
+            await ensure_consumer(self.transport, self.namespace, record, number)
+            stands = await self.registry.group(self.name)
+            if stands is None or stands.actions == record.actions:
+                return record
+            record = stands
 
     async def release(self, number: int, seconds: float | None = None) -> bool:
         """Ends the flow of a partition once the handlers that run have ended. False where they did not within
@@ -218,7 +237,9 @@ class Group:
         await ensure_consumers(self.transport, self.namespace, record)
         self.record = record
         for partition in list(self.partitions.values()):
-            partition.restart("the group now reads actions of other writers")
+            # One that is being opened has no flow yet, and begins anew once it has one.
+            if partition not in self._opening:
+                partition.restart(_WIDER)
 
     def forget(self, customer: str) -> None:
         """Drops what is in memory of a customer that was erased."""
@@ -276,14 +297,19 @@ class Group:
 async def ensure_consumers(transport: Transport, namespace: Namespace, record: GroupRecord) -> None:
     """Creates a group's consumers where they are missing, and brings their filters up to date."""
     for number in range(namespace.partitions):
-        stream = namespace.stream(number)
-        await transport.ensure_consumer(
-            stream,
-            f"{record.name}-{number}",
-            namespace.group_filter(record.name, number, actions=record.actions),
-            start=record.start[stream] + 1,
-            max_ack_pending=MAX_ACK_PENDING,
-        )
+        await ensure_consumer(transport, namespace, record, number)
+
+
+async def ensure_consumer(transport: Transport, namespace: Namespace, record: GroupRecord, number: int) -> None:
+    """The same for one partition."""
+    stream = namespace.stream(number)
+    await transport.ensure_consumer(
+        stream,
+        f"{record.name}-{number}",
+        namespace.group_filter(record.name, number, actions=record.actions),
+        start=record.start[stream] + 1,
+        max_ack_pending=MAX_ACK_PENDING,
+    )
 
 
 def group_processors(processors: Sequence[Processor]) -> dict[str, list[Processor]]:

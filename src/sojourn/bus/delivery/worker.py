@@ -136,6 +136,7 @@ class Worker:
                     members,
                     transport=bus.transport,
                     namespace=bus.namespace,
+                    registry=bus.registry,
                     committer=bus.committer,
                     schemas=bus.schemas,
                     keys=bus.keys,
