@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +9,7 @@ import pytest
 
 from sojourn.bus.memory import MemoryTransport
 from sojourn.bus.ports import Append, Receipt, Stored, StreamSpec
+from sojourn.bus.registry import Registration, Registry
 from sojourn.bus.subjects import Namespace
 from sojourn.bus.timers import VirtualTimers
 from sojourn.console.moments import BEGINNING
@@ -17,9 +18,23 @@ from sojourn.console.stream import Selection, show_stream
 NS = Namespace("sojourn", 4, 2)
 
 
+class Asked(MemoryTransport):
+    """Knows by which filters it was read."""
+
+    def __init__(self) -> None:
+        super().__init__(VirtualTimers())
+        self.asked: list[str] = []
+
+    def follow(
+        self, stream: str, filter: str, *, start: int | datetime = 1, end: int | None = None
+    ) -> AsyncGenerator[list[Stored], None]:
+        self.asked.append(filter)
+        return super().follow(stream, filter, start=start, end=end)
+
+
 @asynccontextmanager
-async def log() -> AsyncIterator[MemoryTransport]:
-    transport = MemoryTransport(VirtualTimers())
+async def log() -> AsyncIterator[Asked]:
+    transport = Asked()
     for shard in range(NS.shards):
         await transport.create_stream(StreamSpec(NS.shard_stream(shard), NS.stream_subjects(shard)))
     yield transport
@@ -52,6 +67,11 @@ def chosen(agents: Sequence[str] = (), customers: Sequence[str] = (), types: Seq
 )
 def test_a_selection_is_one_filter(selection: Selection, filter: str) -> None:
     assert selection.filter(NS) == filter
+
+
+def test_an_agents_own_actions_are_a_filter_of_their_own() -> None:
+    assert chosen(["a"]).filter(NS, own=True) == "sojourn.log.*.*.act.a.*"
+    assert chosen(["a"], ["c1"], ["T"]).filter(NS, own=True).endswith(".c1.act.a.T")
 
 
 def test_a_customer_is_looked_for_in_one_stream() -> None:
@@ -105,6 +125,55 @@ async def test_what_an_agent_did_for_others_is_its_own() -> None:
         shown = Shown()
         await show_stream(transport, NS, chosen(["a"]), shown, since=BEGINNING, follow=False)
         assert shown.told() == [("c1", "T"), ("c2", "T"), ("c1", "T")]
+
+
+async def register(transport: MemoryTransport, name: str, relays: Sequence[str] = ()) -> Registry:
+    bucket = await transport.bucket(NS.bucket("registry"))
+    writer = Registration(
+        kind="agent", name=name, version=1, group=name, reference="", handles=[], folds=[], publishes=["T"],
+        relays=list(relays), registered=datetime.now(UTC),
+    )  # fmt: skip
+    await bucket.put(f"writer.{name}", writer.model_dump_json().encode())
+    return Registry(bucket)
+
+
+@pytest.mark.parametrize(
+    ("relays", "filter"), [([], "sojourn.log.*.*.act.a.*"), (["T"], "sojourn.log.*.*.act.*.*")], ids=["own", "relayed"]
+)
+async def test_the_server_sends_an_agents_own_actions_alone_where_it_can(relays: Sequence[str], filter: str) -> None:
+    written = [("c1", "a"), ("c2", "b"), ("c3", "ab"), *([("c2", "a~c1"), ("c4", "b~c1")] if relays else [])]
+    async with log() as transport:
+        registry = await register(transport, "a", relays)
+        await register(transport, "b", ["T"])
+        for key, writer in written:
+            await act(transport, key, writer, "T")
+        shown = Shown()
+        await show_stream(transport, NS, chosen(["a"]), shown, since=BEGINNING, follow=False, registry=registry)
+        assert [key for key, _ in shown.told()] == (["c1", "c2"] if relays else ["c1"])
+        assert set(transport.asked) == {filter}
+
+
+async def test_an_agent_that_begins_to_act_for_others_is_followed_there() -> None:
+    async with log() as transport:
+        registry = await register(transport, "a")
+        shown = Shown()
+        following = asyncio.create_task(
+            show_stream(transport, NS, chosen(["a"]), shown, since=BEGINNING, follow=True, registry=registry)
+        )
+        await act(transport, "c1", "a", "T")
+        await shown.until(1)
+        # Declared first, as always; what is stored before the watching one hears of it counts all the same.
+        await register(transport, "a", ["T"])
+        for key, writer in [("c2", "a~c1"), ("c3", "b~c1"), ("c4", "a")]:
+            await act(transport, key, writer, "T")
+        await shown.until(3)
+        await act(transport, "c5", "a~c1", "T")
+        await act(transport, "c6", "a", "T")
+        await shown.until(5)
+        await asyncio.sleep(0)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        assert sorted(key for key, _ in shown.told()) == ["c1", "c2", "c4", "c5", "c6"]
 
 
 async def test_behaviour_and_lanes_are_no_actions() -> None:

@@ -90,7 +90,7 @@ async def _watch(
         show = lambda stream, stored: write_json_lines("action/1", [facts(stream, stored, lens)])  # noqa: E731
     else:
         show = await _for_people(bus, selection, lens)
-    await show_stream(bus.transport, bus.namespace, selection, show, since=since, follow=follow)
+    await show_stream(bus.transport, bus.namespace, selection, show, since=since, follow=follow, registry=bus.registry)
     if output == "json":
         write_json("actions/1", {"namespace": bus.namespace.name, "actions": found})
 
