@@ -25,9 +25,6 @@ log = structlog.get_logger("clerk")
 HOT = "hot"
 """The customer who has a large part of all events."""
 
-SLOW = 1.0
-"""Seconds for a large page of anybody but the hot customer, who would never get done: what is in memory stays there."""
-
 EVERY = 5
 """Of a customer's events, each so-manieth is answered."""
 
@@ -49,13 +46,16 @@ class PageRead(Event):
 
 @agent("clerk", start="beginning")
 class Clerk(Agent):
-    """Reads page by page. ``hot_page``: seconds for each page of the hot customer, one after the other."""
+    """Reads page by page. ``hot_page``: seconds for each page of the hot customer, one after the other; ``slow_page``:
+    for a large one of anybody else, so that what is in memory stays there."""
 
     hot_page = 0.0
+    slow_page = 0.0
 
     @on(PageFiled)
     async def read(self, event: PageFiled, ctx: Context) -> PageRead | None:
-        await asyncio.sleep(self.hot_page if event.customer_id == HOT else SLOW if len(event.text) > 1_000 else 0.001)
+        slow = self.slow_page if len(event.text) > 1_000 else 0.001
+        await asyncio.sleep(self.hot_page if event.customer_id == HOT else slow)
         if event.number % EVERY:
             return None
         return PageRead(customer_id=event.customer_id, number=event.number)
@@ -72,9 +72,9 @@ async def office(url: str, partitions: int) -> AsyncIterator[Bus]:
         await transport.close()
 
 
-async def main(url: str, partitions: int, memory: int, hot_page: float) -> None:
+async def main(url: str, partitions: int, memory: int, hot_page: float, slow_page: float) -> None:
     """Works until it is told to stop."""
-    Clerk.hot_page = hot_page
+    Clerk.hot_page, Clerk.slow_page = hot_page, slow_page
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     async with office(url, partitions) as bus:
@@ -85,4 +85,4 @@ async def main(url: str, partitions: int, memory: int, hot_page: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), float(sys.argv[5])))
