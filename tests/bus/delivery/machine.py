@@ -18,7 +18,7 @@ from sojourn.bus.client import Bus, open_bus
 from sojourn.bus.clock import Clock
 from sojourn.bus.deadletters import DeadLetter, Selection, dead_letters
 from sojourn.bus.delivery import group as groups
-from sojourn.bus.delivery import handling, keyqueue, lease, ownership, pages, session
+from sojourn.bus.delivery import handling, lease, ownership, pages, session, waking
 from sojourn.bus.delivery import worker as workers
 from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.errors import PermanentError, TransientError
@@ -106,7 +106,9 @@ class Town:
         patch = self._patches.setattr
         for module in (groups, handling, lease, ownership, session):
             patch(module, "monotonic", loop.time)
-        patch(keyqueue, "CROWD", 5)
+        patch(waking, "CROWD", 5)
+        # So that wake-ups come while their customers catch up.
+        patch(waking, "SAFETY", timedelta(seconds=0.6))
         patch(pages, "PAGE", 4)
         patch(groups, "MAX_ACK_PENDING", 60)
         patch(handling, "PATIENCE", 0.3)
@@ -291,7 +293,8 @@ class Town:
     # What has to be
 
     async def settle(self) -> None:
-        """Everything heals; returns when nothing is left to be done."""
+        """Everything heals; returns when nothing is left to be done. What is in memory then is held to be right by
+        one more event of each customer, in those who have handled the rest and in whoever comes after them."""
         await asyncio.gather(*self.trickles)
         self.down = False
         self.server.heal()
@@ -299,7 +302,16 @@ class Town:
             self.thaw(hand)
         for name in list(self.hushed):
             await self.resume(name)
-        await self.hire()
+        for _ in range(2):
+            if self.hands:
+                await self._rest()
+                for key in CUSTOMERS:
+                    await self.publish(key, Plan("ok", frozenset()))
+                await self._rest()
+            await self.hire()
+        await self._rest()
+
+    async def _rest(self) -> None:
         limit = asyncio.get_running_loop().time() + QUIET
         calm = 0
         while calm < 3:

@@ -6,7 +6,7 @@ import asyncio
 from datetime import timedelta
 
 from sojourn.bus.client import Bus
-from sojourn.bus.delivery.keyqueue import CROWD
+from sojourn.bus.delivery.waking import CROWD
 from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.errors import PermanentError, TransientError
 from sojourn.bus.lane import Lane, Writer, parked_change

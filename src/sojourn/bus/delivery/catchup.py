@@ -34,6 +34,21 @@ class CatchUp:
         since = member.lane.since
         return cls(pages, customer, await customer.reopen(member, since), since - 1)
 
+    async def fill(self, delivered: int, skipped: int) -> bool:
+        """Reads on until the backlog has something; False where the log has no more. Raises `UnavailableError` where it
+        does not show yet what was ``delivered``, or ``skipped``: whoever shows so little may lack more."""
+        while not self.backlog:
+            if await self.more() or self.backlog:
+                continue
+            if self._closed:
+                break
+            for sequence in (skipped, delivered):
+                if self.upto < sequence:
+                    await self._customer.look_for(sequence)
+            self.upto = max(self.upto, skipped)
+            break
+        return bool(self.backlog)
+
     async def more(self) -> bool:
         """Reads what comes next in the log, once the backlog is empty; False where that was all."""
         self._give_back()

@@ -44,13 +44,14 @@ class Customer:
     def key(self, key: CustomerKey | None) -> None:
         self.reader.key = key
 
-    async def open(self, upto: int) -> list[Member]:
-        """The group's processors with their lanes, and the events before the sequence ``upto``, from the log."""
+    async def open(self, upto: int, *, whole: bool) -> list[Member]:
+        """The group's processors with their lanes, and the events before the sequence ``upto``, from the log.
+        ``whole``: that is the state of whoever handles what has this sequence; otherwise only the lanes count."""
         group, at = self._group, self._at
         if group.personal and at.token != NO_KEY:
             # Where it is not at hand, the first sealed value asks for it.
             self.key = group.keys.cached(at.key)
-        members = [self._member(processor, upto) for processor in group.processors]
+        members = [self._member(processor, upto, whole=whole) for processor in group.processors]
         # A replica that is behind; unless the message was removed since, or stands under a key that is none.
         if await self._replay(members, upto) < upto and at.token != NO_KEY:
             await self.look_for(upto)
@@ -79,8 +80,9 @@ class Customer:
 
         return await pages.read(read)
 
-    def _member(self, processor: Processor, upto: int) -> Member:
-        return Member(processor, self._group.writers[processor.writer], Lane(), processor.open(self._at.key), upto - 1)
+    def _member(self, processor: Processor, upto: int, *, whole: bool = True) -> Member:
+        writer = self._group.writers[processor.writer]
+        return Member(processor, writer, Lane(), processor.open(self._at.key), upto - 1, whole)
 
     async def _replay(self, members: Sequence[Member], upto: int) -> int:
         """Shows them the log, page by page: a history may be larger than what fits into memory. Returns the last

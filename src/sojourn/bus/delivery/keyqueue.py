@@ -16,7 +16,7 @@ from sojourn.bus.delivery.handling import Handling, NotYet, Step, TryLater
 from sojourn.bus.delivery.member import Member
 from sojourn.bus.delivery.runners import Call
 from sojourn.bus.delivery.turn import LaneInterrupted
-from sojourn.bus.delivery.waking import crowded_change, is_event, woken
+from sojourn.bus.delivery.waking import crowded_change, is_crowd, is_event, woken
 from sojourn.bus.errors import ConcurrencyError, PermanentError, SojournError, TimedOutError, UnavailableError
 from sojourn.bus.lane import unparked_change
 from sojourn.bus.personal.key import handling
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
     from sojourn.bus.delivery.partition import Partition
 
 log = structlog.get_logger("sojourn.worker")
-
-CROWD = 50
-"""Deliveries of one key in memory, beyond which the rest is left in the log: a tenth of what a partition may hold."""
-
-LEAST_ROOM = 256 * 1024
-"""Bytes that one key's deliveries may take whatever else there is."""
 
 
 class KeyQueue:
@@ -53,6 +47,7 @@ class KeyQueue:
         "_members",
         "_opened",
         "_stale",
+        "_whole",
         "_work",
         "at",
         "busy",
@@ -79,6 +74,7 @@ class KeyQueue:
         self.customer = Customer(partition.group, at)
         self._members: list[Member] | None = None
         self._opened = 0
+        self._whole = False
         self._work: Handling | None = None
         self._contested = 0
         self.skipped = 0
@@ -129,8 +125,9 @@ class KeyQueue:
             self._reopen()
         try:
             if self._members is None:
-                self._opened = self._as_of()
-                self._members = await self.customer.open(self._opened)
+                self._whole = bool(self.queue) and is_event(self.queue[0])
+                self._opened = self.queue[0].sequence if self._whole else self._delivered()
+                self._members = await self.customer.open(self._opened, whole=self._whole)
                 if partition.discarded(self):
                     return
             if self._work is None and not await self._begin(self._members):
@@ -158,19 +155,16 @@ class KeyQueue:
             if handling.get() is not None:
                 handling.set(None)  # the runner goes on with other customers
 
-    def _as_of(self) -> int:
-        """The sequence before which everything is in the state that the next handler has."""
-        if self.queue and is_event(self.queue[0]):
-            return self.queue[0].sequence
-        # What woke the customer may have waited here while later events were read from the log: they are not delivered.
-        return max(self.queue[0].sequence if self.queue else 0, self.skipped + 1)
+    def _delivered(self) -> int:
+        """A sequence that the log has to show, since it was delivered here."""
+        return max(self.skipped, self.queue[0].sequence if self.queue else 0)
 
     async def _begin(self, members: list[Member]) -> bool:
         """Chooses what to do next. False where nothing is to be handled at this moment."""
         if self.catching is None:
             for member in members:
                 if member.lane.parked is not None and member.lane.eager:
-                    if not self._crowded():
+                    if not is_crowd(self):
                         await self._catch_up(members, member)
                     break
         while (catching := self.catching) is not None:
@@ -183,14 +177,10 @@ class KeyQueue:
                     attempt = member.lane.parked_attempts + 1
                 self._work = Handling(self, catching.backlog[0], [member], catching=catching, attempt=attempt)
                 return True
-            if await catching.more() or catching.backlog:
-                continue
+            if await catching.fill(self._delivered(), self.skipped) or catching.upto < self.skipped:
+                continue  # Some may have come while the log was read.
             if self.partition.discarded(self):
                 return False
-            if catching.upto < self.skipped:
-                await self.customer.look_for(self.skipped)
-                catching.upto = self.skipped
-                continue
             # What comes from now on is not in what was read: it waits here.
             self._ending = True
             now = self.partition.group.clock.now()
@@ -203,8 +193,10 @@ class KeyQueue:
             self._caught_up()
             self.partition.rest(self)
             return False
+        self.partition.catching.discard(self)
         head = self.queue[0]
         if (waking := woken(members, head)) is not None:
+            self._opened = max(self._opened, head.sequence)  # The lane that it concerns is read now.
             if verdict_of(head.payload) == "drop" and waking.lane.closed < (waking.lane.parked or 0):
                 await self._give_up(members, waking)
             else:
@@ -220,9 +212,15 @@ class KeyQueue:
             else:
                 self._finish_head(head)  # it came too late
             return False
-        if self._crowded():
+        if is_crowd(self):
             self._park_all(members, head)
             return False
+        if not self._whole:
+            if not all(member.whole or member.lane.parked is not None for member in members):
+                self._reopen()
+                self.partition.group.runners.push(self)
+                return False
+            self._whole = True
         self._work = Handling(self, head, members)
         return True
 
@@ -245,10 +243,6 @@ class KeyQueue:
             return
         self._work = Handling(self, catching.backlog[0], [catching.member], catching=catching)
         self._work.given_up = True
-
-    def _crowded(self) -> bool:
-        waiting = len(self.queue)
-        return waiting > CROWD or (waiting > 1 and self.size > LEAST_ROOM and self.size > self.partition.room)
 
     def _park_all(self, members: Sequence[Member], head: Delivery) -> None:
         """Leaves what waits to be read from the log, so that one busy customer does not fill the partition."""
@@ -313,13 +307,13 @@ class KeyQueue:
             if type(event).__name__ in member.processor.folds:
                 member.told(append.payload, sequence, type(event), self.customer.reader, work.delivery.sequence)
         if change.parks is not None:
-            self.skip(work.delivery.sequence)
             if work.catching is not None:
                 # It waits again; whatever woke it is done with.
                 self._work = None
                 self._caught_up()
                 group.runners.push(self)
                 return
+            self.skip(work.delivery.sequence)
         work.pass_on()
         group.runners.push(self)
 
@@ -347,7 +341,9 @@ class KeyQueue:
         self._members = None
         self._work = None
         if self.catching is not None:
-            self._caught_up()
+            self.catching.close()
+            self.catching = None  # The partition still knows that there is something to be read.
+        self._ending = False
 
     def _start_over(self, error: BaseException) -> None:
         """Drops what is in memory and handles the head anew: its lane in the log tells what is already done."""
@@ -387,10 +383,8 @@ class KeyQueue:
             return
         if self.catching is work.catching:
             work.catching.backlog.popleft()
-        if self._stale:
-            self._reopen()
         self.partition.group.counters.closed += 1
-        self.partition.rest(self)
+        self.partition.group.runners.push(self)
 
     def _finish_head(self, delivery: Delivery) -> None:
         self.queue.popleft()

@@ -20,13 +20,15 @@ log = structlog.get_logger("sojourn.worker")
 
 @dataclass(slots=True)
 class Member:
-    """One processor of a group, for one key. ``seen``: the sequence up to which its state was shown all events."""
+    """One processor of a group, for one key. ``seen``: the sequence up to which its state was shown all events;
+    ``whole``: nothing is missing from it, and nothing in it is still to be handled."""
 
     processor: Processor
     writer: Writer
     lane: Lane
     resident: Resident
     seen: int
+    whole: bool
 
     def reads(self, tokens: Sequence[str]) -> bool:
         """Whether a message of the log, its subject split into tokens, is for this processor."""

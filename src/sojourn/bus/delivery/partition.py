@@ -15,8 +15,9 @@ import structlog
 from pydantic_core import from_json
 
 from sojourn.bus.crashpoints import BEFORE_ACK, reach
-from sojourn.bus.delivery.keyqueue import LEAST_ROOM, KeyQueue
+from sojourn.bus.delivery.keyqueue import KeyQueue
 from sojourn.bus.delivery.probation import CRASHES
+from sojourn.bus.delivery.waking import LEAST_ROOM
 from sojourn.bus.envelope import decode
 from sojourn.bus.errors import DecodeError, UnknownTypeError
 from sojourn.bus.ports import Consumption, Delivery
@@ -304,7 +305,7 @@ class Partition:
     def _discard(self) -> None:
         dropped, self._keys = self._keys, {}
         for queue in self.catching:
-            self._left[queue.at] = queue.skipped
+            self._left[queue.at] = max(queue.skipped, self._left.get(queue.at, 0))
         self.catching = set()
         self._held = []
         for queue in dropped.values():

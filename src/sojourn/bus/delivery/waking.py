@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from sojourn.bus.delivery.member import Member
 from sojourn.bus.envelope import format_time
 from sojourn.bus.lane import WAKE_UP, Change, parked_change, wake_generation
 from sojourn.bus.ports import Delivery
-from sojourn.bus.subjects import Address
+from sojourn.bus.subjects import NO_KEY, Address
 from sojourn.bus.verdicts import verdict_of
+
+if TYPE_CHECKING:
+    from sojourn.bus.delivery.keyqueue import KeyQueue
+
+CROWD = 50
+"""Deliveries of one key in memory, beyond which the rest is left in the log: a tenth of what a partition may hold."""
+
+LEAST_ROOM = 256 * 1024
+"""Bytes that one key's deliveries may take whatever else there is."""
 
 SAFETY = timedelta(seconds=5)
 """When a customer that was parked for its crowd is woken, should nobody have caught up with it by then."""
@@ -43,6 +53,15 @@ def woken(members: Iterable[Member], delivery: Delivery) -> Member | None:
         elif (timer := lane.timers.get(WAKE_UP)) is not None and timer.generation == wake_generation(delivery.payload):
             return member
     return None
+
+
+def is_crowd(queue: KeyQueue) -> bool:
+    """Whether more of a customer waits in memory than it may."""
+    waiting = len(queue.queue)
+    if waiting <= CROWD and (waiting <= 1 or queue.size <= LEAST_ROOM or queue.size <= queue.partition.room):
+        return False
+    # Messages without a usable key wait together, and no customer's history has them.
+    return queue.at.token != NO_KEY
 
 
 def crowded_change(member: Member, at: Address, since: int, now: datetime) -> Change:
