@@ -28,7 +28,7 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]
     server.stop()
 
 
-async def test_an_event_that_ends_its_process_is_given_up_after_five_deaths(
+async def test_an_event_that_ends_its_process_is_given_up_after_six_deaths(
     own_server: NatsServer, tmp_path: Path
 ) -> None:
     async with stage(own_server, tmp_path, "deadly", "tests.prove.poison") as there:
@@ -47,7 +47,7 @@ async def test_an_event_that_ends_its_process_is_given_up_after_five_deaths(
         # The last of them lives: the event was not run once more.
         await there.publish(50)
         await there.handled(but=1)
-        assert deaths == DEATHS == 5
+        assert deaths == DEATHS == 6
         [letter] = await _letters(own_server, there)
         assert (letter["id"], letter["attempts"]) == (poisonous, DEATHS)
         _judge(await there.verdict(), there, poisonous)

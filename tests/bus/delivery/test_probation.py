@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import random
 from collections import Counter
 
 import pytest
 
 from sojourn.bus.client import Bus
 from sojourn.bus.delivery import ownership
-from sojourn.bus.delivery.probation import TOGETHER, Probation
+from sojourn.bus.delivery.probation import ATTEMPTS, CRASHES, TOGETHER, Probation
 from sojourn.bus.delivery.processes import is_alive
 from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.memory import MemoryTransport
@@ -30,23 +32,72 @@ from tests.bus.delivery.processors import (
 from tests.bus.delivery.test_ownership import vanish
 
 
-def test_suspects_run_a_few_at_a_time_and_alone_once_they_have_a_record() -> None:
-    told: list[str] = []
-    probation = Probation()
-    for _ in range(TOGETHER):
-        assert probation.enter(False, lambda: told.append("more"))
-    assert not probation.enter(False, lambda: told.append("many"))
-    assert not probation.enter(True, lambda: told.append("alone"))
-    probation.leave()
-    assert told == ["alone", "many"], "those that run alone are called first"
-    for _ in range(TOGETHER - 1):
+def test_suspects_run_a_few_at_a_time_and_fewer_the_more_records_they_have() -> None:
+    async def main() -> None:
+        told: list[str] = []
+        probation = Probation()
+
+        async def comes(cause: str, tried: int) -> None:
+            """It has waited its moment."""
+            came = asyncio.Event()
+            assert not probation.enter(cause, tried, came.set)
+            await came.wait()
+
+        for n in range(TOGETHER[0]):
+            assert probation.enter(f"new {n}", 0, lambda: told.append("more"))
+        await comes("once", 1)
+        await comes("often", 2)
+        assert not probation.enter("new", 0, lambda: told.append("many"))
+        assert not probation.enter("once", 1, lambda: told.append("once"))
+        assert not probation.enter("often", 2, lambda: told.append("often"))
         probation.leave()
-    assert probation.enter(True, lambda: None)
-    assert not probation.enter(False, lambda: told.append("after"))
-    assert not probation.enter(True, lambda: told.append("after"))
-    probation.leave()
-    assert told[2:] == ["after", "after"]
-    assert probation.enter(False, lambda: None)
+        assert told == ["many", "once", "often"], "those with the fewest records are called first"
+        for _ in range(TOGETHER[0] - TOGETHER[1]):
+            probation.leave()
+        assert probation.enter("once", 1, lambda: None)
+        assert not probation.enter("new", 0, lambda: told.append("after"))
+        for _ in range(TOGETHER[1]):
+            assert not probation.enter("often", 2, lambda: told.append("after"))
+            probation.leave()
+        assert probation.enter("often", 2, lambda: None)
+        assert not probation.enter("new", 0, lambda: told.append("at last"))
+        probation.leave()
+        assert told[-1] == "at last"
+        assert probation.enter("new", 0, lambda: None)
+
+    turbo(main())
+
+
+def test_deaths_at_random_accuse_nobody() -> None:
+    """As where a machine kills its workers every second while all they do is on probation."""
+    chance = random.Random(3)
+    records: Counter[int] = Counter()
+    done: set[int] = set()
+
+    async def handle(suspect: int, probation: Probation) -> None:
+        while True:
+            again = asyncio.Event()
+            if probation.enter(suspect, records[suspect], again.set):
+                break
+            await again.wait()
+        records[suspect] += 1
+        await asyncio.sleep(0.03)
+        done.add(suspect)
+        probation.leave()
+
+    async def main() -> None:
+        came = 0
+        for death in range(50):
+            came += 100
+            probation = Probation(random.Random(death))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(chance.uniform(0.1, 2)):
+                    suspects = sorted(set(range(came)) - done)
+                    await asyncio.gather(*(handle(suspect, probation) for suspect in suspects))
+        assert len(done) > 4_500
+        assert max(records.values()) < ATTEMPTS
+
+    turbo(main())
 
 
 def test_an_event_that_kills_its_worker_is_dead_lettered_unexecuted_and_its_neighbours_are_not() -> None:
@@ -78,11 +129,11 @@ def test_an_event_that_kills_its_worker_is_dead_lettered_unexecuted_and_its_neig
                 deaths += 1
                 await bus.publish(CartAbandoned(customer_id=f"d{deaths}", n=100 + deaths))
             await worker.__aexit__(None, None, None)
-            assert runs[7] == deaths == 5
+            assert runs[7] == deaths == CRASHES + ATTEMPTS == 6
             [letter] = await dead(bus)
-            assert letter["attempts"] == 5 and "not run again" in letter["reason"]
+            assert letter["attempts"] == 6 and "not run again" in letter["reason"]
             done = [d["data"]["n"] for d in await actions(bus)]
-            assert sorted(done) == sorted({*range(40), *range(101, 106)} - {7})
+            assert sorted(done) == sorted({*range(40), *range(101, 107)} - {7})
 
     async def dies(worker: Worker, bus: Bus) -> bool:
         """Whether its handler killed it, before all was done."""

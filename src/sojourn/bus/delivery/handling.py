@@ -254,16 +254,18 @@ class Handling:
         group = queue.partition.group
         tried = lane.tried(recorded.sequence)
         session = group.session.life
-        if tried >= ATTEMPTS and lane.attempt_session != session:
+        # Begun before by this very process, it has not killed it.
+        begun = tried > 0 and lane.attempt_session == session
+        if tried - begun >= ATTEMPTS:
             self._attempt = queue.partition.crashes
             raise PermanentError(
                 f"its worker died {queue.partition.crashes} times in a row while it was being handled: not run again"
             )
-        if not group.probation.enter(tried > 0, queue.again):
+        cause = (queue.at.stream, recorded.sequence, member.writer.name)
+        if not group.probation.enter(cause, tried - begun, queue.again):
             raise NotYet
         try:
-            # Begun before by this very process, it has not killed it.
-            if tried and lane.attempt_session == session:
+            if begun:
                 return
             append = attempt_change(member.writer, queue.at, lane, recorded.sequence, session)
             reach(BEFORE_ATTEMPT)
