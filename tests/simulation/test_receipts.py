@@ -85,9 +85,9 @@ async def live(transport: Forgetful, timers: CustomerTimers, chance: float) -> t
     clock = VirtualClock(START)
     people = shoppers(25, CATALOG, seed=7, start=START, end=at(5))
     async with open_bus(transport, Namespace("sim"), clock=clock, catalog=CATALOG, purpose="simulation") as bus:
-        async with Worker(bus, PROCESSORS, catalog=CATALOG, ingress=False) as worker:
+        async with Worker(bus, PROCESSORS, catalog=CATALOG, ingress=False, relays=False) as worker:
             driver = Driver(
-                bus, timers, people, clock=clock, end=at(5), quiet=worker.caught_up,
+                bus, timers, people, clock=clock, end=at(5), quiet=worker.caught_up, hear=worker.widen,
                 types={cls.__name__: cls for cls in CATALOG}, window=timedelta(days=1),
             )  # fmt: skip
             transport.chance = chance

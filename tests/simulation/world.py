@@ -91,6 +91,7 @@ class World:
             clock=self.clock,
             end=at(days),
             quiet=self.worker.caught_up,
+            hear=self.worker.widen,
             types={cls.__name__: cls for cls in shop.CATALOG},
             window=window,
             on_progress=on_progress,
@@ -118,6 +119,6 @@ async def world(*processors: Processor) -> AsyncIterator[World]:
     members: Sequence[Processor] = processors
     async with (
         MEMORY.open(clock=clock, timers=timers, catalog=shop.CATALOG) as bus,
-        Worker(bus, members, catalog=shop.CATALOG, ingress=False) as worker,
+        Worker(bus, members, catalog=shop.CATALOG, ingress=False, relays=False) as worker,
     ):
         yield World(bus, worker, clock, timers)

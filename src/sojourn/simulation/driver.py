@@ -6,6 +6,10 @@ due (at the same instant the event goes first). All of that is stored together. 
 agent has closed everything that was stored, their own actions included, and shows the actions to the customers, who
 may change their plans. What one customer sees is thereby the same however fast the machine is, whatever the engine
 and however long the window; the window only bounds how far customers are apart.
+
+Where an agent puts out events for other customers, these do depend on each other. The driver takes the events there
+itself, one for each customer at a time, before the round is over: still the same on every machine and engine, but what
+somebody hears of others, and when, is a matter of how far customers are apart, so of the window.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from sojourn.bus.reading import Reader
 from sojourn.bus.subjects import LogSubject, parse_log_subject, unescape_key
 from sojourn.simulation.firing import Firing
 from sojourn.simulation.receipts import Receipts
+from sojourn.simulation.relaying import Relaying
 from sojourn.simulation.timeline import Timeline
 from sojourn.simulation.timers import CustomerTimers
 
@@ -61,9 +66,10 @@ class Driver:
 
     ``timers`` are those that the bus's transport was opened with, ``types`` the event types that actions are decoded
     by, ``quiet`` returns when every agent has closed everything stored through the bus's committer
-    (`Worker.caught_up`). ``window`` of virtual time. ``on_progress`` is called after every round, ``on_action`` for
-    each action, in the order of virtual time within a round. Raises `ConfigurationError` where two timelines have the
-    same key.
+    (`Worker.caught_up`), ``hear`` has the agents take account of what was registered meanwhile (`Worker.widen`); the
+    worker leaves output for other customers to the driver. ``window`` of virtual time. ``on_progress`` is called after
+    every round, ``on_action`` for each action, in the order of virtual time within a round. Raises
+    `ConfigurationError` where two timelines have the same key.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class Driver:
         clock: VirtualClock,
         end: datetime,
         quiet: Callable[[], Awaitable[None]],
+        hear: Callable[[], Awaitable[None]],
         types: Mapping[str, type[Event]],
         window: timedelta = timedelta(hours=6),
         source: str | None = None,
@@ -98,6 +105,7 @@ class Driver:
             if token in self._timelines:
                 raise ConfigurationError(f"two customers have the key {timeline.key!r}: give each one of its own")
             self._timelines[token] = timeline
+        self._relaying = Relaying(bus, hear)
         self._receipts = Receipts(bus, timers, self._note)
         self._agenda: list[tuple[datetime, str]] = []
         self._planned: dict[str, datetime] = {}
@@ -168,13 +176,18 @@ class Driver:
             await self._store(due)
         except ExceptionGroup as group:
             raise _first(group) from group
-        await self._quiet()
-        while not await self._receipts.complete():
-            await self._quiet()
+        await self._settle()
+        while await self._relaying.deliver():
+            await self._settle()
         touched = self._timers.changed().union(due)
         touched.update(self._show_actions())
         for token in touched:
             self._plan(token)
+
+    async def _settle(self) -> None:
+        await self._quiet()
+        while not await self._receipts.complete():
+            await self._quiet()
 
     async def _store(self, due: Iterable[str]) -> None:
         firing = Firing(self._bus.committer)
@@ -204,6 +217,7 @@ class Driver:
         self._latest[token] = time
 
     def _note(self, append: Append, sequence: int) -> None:
+        self._relaying.note(append, sequence)
         if ".act." in append.subject and append.subject.startswith(self._log_prefix):
             self._stored.append((append, sequence))
 

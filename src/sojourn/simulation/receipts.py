@@ -75,7 +75,7 @@ class Receipts:
 
     async def _make_up(self, stream: str, last: int) -> None:
         everything, start = f"{self._bus.namespace.name}.>", self._complete[stream] + 1
-        messages = await _patiently(lambda: self._bus.transport.read(stream, everything, start))
+        messages = await patiently(lambda: self._bus.transport.read(stream, everything, start))
         observed, missed = self._observed[stream], 0
         for message in messages:
             if message.sequence > last:
@@ -103,11 +103,11 @@ class Receipts:
                         self._timers.stored(stream, [Append(message.subject, message.payload, unschedule=subject)])
 
     async def _last(self, stream: str) -> int:
-        state = await _patiently(lambda: self._bus.transport.stream_state(stream))
+        state = await patiently(lambda: self._bus.transport.stream_state(stream))
         return state.last if state is not None else 0
 
 
-async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
+async def patiently(call: Callable[[], Awaitable[T]]) -> T:
     """Calls again through an outage of up to a minute."""
     deadline = monotonic() + PATIENCE
     while True:

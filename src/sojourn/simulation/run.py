@@ -76,7 +76,7 @@ async def run_timelines(
         cls for processor in processors for cls in (*processor.publishes.values(), *processor.handles.values())
     )
     async with _rare_collections(), engine.open(clock=clock, timers=timers, catalog=catalog) as bus:
-        async with Worker(bus, processors, catalog=catalog, ingress=False) as worker:
+        async with Worker(bus, processors, catalog=catalog, ingress=False, relays=False) as worker:
             driver = Driver(
                 bus,
                 timers,
@@ -84,6 +84,7 @@ async def run_timelines(
                 clock=clock,
                 end=end,
                 quiet=worker.caught_up,
+                hear=worker.widen,
                 types=_by_name(catalog),
                 window=window,
                 source=source,

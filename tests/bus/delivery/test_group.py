@@ -194,7 +194,7 @@ def test_a_group_that_is_widened_while_a_partition_of_it_begins_is_not_narrowed_
     async def main() -> None:
         transport = Between()
         async with memory_bus(transport) as bus, Worker(bus, [reading()], ingress=False) as worker:
-            worker._widen = never  # type: ignore[method-assign]
+            worker.widen = never  # type: ignore[method-assign]
             [group] = worker.groups
             assert not group.actions
             await group.pause()

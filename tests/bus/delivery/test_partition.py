@@ -345,14 +345,14 @@ def test_no_action_is_missed_by_a_reader_that_hears_late_of_its_writer() -> None
         async with memory_bus() as bus:
             heard = asyncio.Event()
             first = Worker(bus, [reader], ingress=False)
-            widen = first._widen
+            widen = first.widen
 
             async def late() -> None:
                 await heard.wait()
                 await widen()
 
             async with first:
-                first._widen = late  # type: ignore[method-assign]
+                first.widen = late  # type: ignore[method-assign]
                 async with Worker(bus, [Scripted()], ingress=False) as second:
                     await bus.publish(CartAbandoned(customer_id="c1", n=1))
                     await second.caught_up()

@@ -62,6 +62,7 @@ class Worker:
         catalog: Iterable[type[Event]] = (),
         name: str | None = None,
         ingress: bool = True,
+        relays: bool = True,
         concurrency: int = 1000,
         memory: int = LIMIT,
     ) -> None:
@@ -81,10 +82,9 @@ class Worker:
         self._behind: dict[int, tuple[int, int]] = {}
         self._relayed: dict[int, int] = {}
         self._relays: Relays | None = None
-        self._tasks: asyncio.TaskGroup | None = None
-        self._stack = contextlib.AsyncExitStack()
         self._stopping = asyncio.Event()
         self._with_ingress = ingress
+        self._with_relays = relays
         self._ownership: Ownership | None = None
         self._running: asyncio.Task[None] | None = None
 
@@ -161,7 +161,7 @@ class Worker:
         self._ownership = Ownership(leases, session, self.groups, bus.namespace.partitions, obey=self._obey)
         await self._ownership.begin()
         with contextlib.suppress(SojournError):  # it is tried again as soon as the registry is watched
-            await self._widen()  # whoever registered meanwhile
+            await self.widen()  # whoever registered meanwhile
         self._running = asyncio.create_task(self._run(self._ownership, Lease(leases, "ingress", self.name)))
         # Whoever waits to be caught up hears of the worker's end.
         self._running.add_done_callback(lambda _: self._progress.set())
@@ -274,7 +274,7 @@ class Worker:
                     max(behaviour, sequence) if tokens[4] == "evt" else behaviour,
                     max(anything, sequence),
                 )
-            elif tokens[1] == "lane" and tokens[-1].endswith(".relay"):
+            elif self._with_relays and tokens[1] == "lane" and tokens[-1].endswith(".relay"):
                 number = int(tokens[2])
                 self._relayed[number] = max(self._relayed.get(number, 0), sequence)
 
@@ -336,13 +336,13 @@ class Worker:
         first actions."""
         registry = self.bus.registry
         mine = {processor.writer: frozenset(processor.publishes) for processor in self.processors}
-        readers: dict[str, bool] = {}
+        readers: set[str] = set()
         for writer in await registry.writers():
-            reads = any(name != writer.name and types & writer.reads for name, types in mine.items())
-            readers[writer.group] = reads or readers.get(writer.group, False)
-        for name, reads in readers.items():
+            if any(name != writer.name and types & writer.reads for name, types in mine.items()):
+                readers.add(writer.group)
+        for name in readers:
             record = await registry.group(name)
-            if reads and record is not None and not record.actions:
+            if record is not None and not record.actions:
                 wide = await registry.settle_group(name, present={}, start="now", actions=True)
                 await ensure_consumers(self.bus.transport, self.bus.namespace, wide)
 
@@ -365,13 +365,15 @@ class Worker:
                 async with contextlib.aclosing(self.bus.registry.bucket.watch("writer.")) as changes:
                     async for _ in changes:
                         await self._obey()
-                        await self._widen()
-                        await self._relays.join(self._ownership)
+                        await self.widen()
+                        if self._with_relays:
+                            await self._relays.join(self._ownership)
             except SojournError as error:
                 log.warning("the registry could not be read, will try again", reason=str(error))
             await asyncio.sleep(1)
 
-    async def _widen(self) -> None:
+    async def widen(self) -> None:
+        """Has each group that now reads actions of others deliver them. Done by itself soon after one registers."""
         narrow = [group for group in self.groups if not group.actions]
         if not narrow:
             return
