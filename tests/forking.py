@@ -115,6 +115,8 @@ def _tell(caller: socket.socket, number: int) -> None:
 
 def _become(request: dict[str, Any]) -> None:
     """Makes this process what a command started alone would be: its streams, folder, environment and signals."""
+    from sojourn.bus import crashpoints
+
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -126,6 +128,7 @@ def _become(request: dict[str, Any]) -> None:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    crashpoints._armed = crashpoints._from(os.environ)
     time.tzset()
     random.seed()
     sys.dont_write_bytecode = bool(request["environment"].get("PYTHONDONTWRITEBYTECODE"))

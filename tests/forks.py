@@ -21,8 +21,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sojourn.bus.crashpoints import VARIABLE
-
 SOJOURN = [sys.executable, "-c", "from sojourn.console.main import main; main()"]
 """The program, started for real."""
 
@@ -59,7 +57,6 @@ class Fork:
         stdout: int,
         stderr: int,
     ) -> None:
-        assert VARIABLE not in environment, "that is read when Sojourn is imported, which it is already"
         self.returncode: int | None = None
         self._told = socket.socket(socket.AF_UNIX)
         self._told.connect(str(_socket()))
@@ -81,6 +78,15 @@ class Fork:
             self._ended()
         assert self.returncode is not None
         return self.returncode
+
+    @property
+    def stopped(self) -> bool:
+        """Whether all of it stands still by a SIGSTOP."""
+        try:
+            tasks = [task.read_text() for task in Path(f"/proc/{self.pid}/task").glob("*/stat")]
+        except OSError:
+            return False
+        return bool(tasks) and all(task.rpartition(")")[2].split()[0] == "T" for task in tasks)
 
     def send_signal(self, number: signal.Signals) -> None:
         if self.poll() is None:
