@@ -51,6 +51,24 @@ class OrderFailed(Event):
     note: str = ""
 
 
+class FriendInvited(Event):
+    """Makes an action for another customer, with a value of either."""
+
+    customer_id: Key
+    friend: str
+    email: Personal[str] | None = None
+    friends_email: Personal[str] | None = None
+    note: str = ""
+
+
+class InvitationSent(Event):
+    """Stands under the friend: what is personal in it is the friend's."""
+
+    customer_id: Key
+    email: Personal[str] | None = None
+    note: str = ""
+
+
 class CustomerGreeted(Event):
     customer_id: Key
     email: Personal[str] | None = None
@@ -162,6 +180,11 @@ class Greeter(Agent[Contact]):
     def visited(self, event: PageVisited, contact: Contact, ctx: Context) -> CustomerGreeted:
         ctx.log.info("journey", email=contact.email, given=contact.given, seen=event.note)
         return CustomerGreeted(customer_id=event.customer_id, email=contact.email, note=f"{event.note}-visit")
+
+    @on(FriendInvited)
+    def invited(self, event: FriendInvited, contact: Contact, ctx: Context) -> InvitationSent:
+        ctx.log.info("inviting", email=event.email, friends_email=event.friends_email)
+        return InvitationSent(customer_id=event.friend, email=event.friends_email, note=f"{event.note}-action")
 
     @on(OrderFailed)
     def failed(self, event: OrderFailed) -> CustomerGreeted | GreetingFailed | None:

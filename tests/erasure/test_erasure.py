@@ -23,6 +23,7 @@ from sojourn import CustomerErased
 from sojourn.bus.client import Bus
 from sojourn.bus.deadletters import original
 from sojourn.bus.intake import NOBODY
+from sojourn.bus.personal.key import SEALED
 from sojourn.bus.personal.master import MasterKeys
 from sojourn.bus.personal.records import KEY, KeyRecord, Records
 from sojourn.bus.subjects import Namespace, escape_key
@@ -33,6 +34,8 @@ from tests.erasure.shop import (
     CustomerGreeted,
     EmailGiven,
     FormFilled,
+    FriendInvited,
+    InvitationSent,
     OrderFailed,
     PageVisited,
     SurveyAnswered,
@@ -47,6 +50,9 @@ WAYS = ("plain", "upper", "json", "repr", "pydantic", "chained", "group", "outpu
 
 GIVEN = ("ada", "bob")
 """Customers whose events are handled, kept, folded and projected."""
+
+SOURCE, FRIEND = "sue", "tom"
+"""A customer whose handling puts out something for another one, and that one."""
 
 VOLUME = 60
 """Foreign documents of 150 kB: more than a block of a stream, so that the first ones are in one that is compressed."""
@@ -192,6 +198,11 @@ async def publish(bus: Bus, things: Things) -> None:
         for way in WAYS:
             things.personal[f"failing {way}"] = email = personal()
             await publisher.publish(OrderFailed(customer_id="eve", how=way, email=email, note=token()))
+    note = token()
+    things.controls["invitation"], things.controls["action, for a friend"] = note, f"{note}-action"
+    things.personal["the source's own"], things.personal["the friend's"] = own, friends = personal(), personal()
+    event_ = FriendInvited(customer_id=SOURCE, friend=FRIEND, email=own, friends_email=friends, note=note)
+    await bus.publish(event_)
     # The agent of these knows nothing personal: what it raises and keeps is stored as it is.
     note = f"{token()}-bury"
     things.controls["reason of a dead letter"] = f"{note}-reason"
@@ -287,14 +298,23 @@ async def test_nothing_personal_is_left_on_any_disk(
             }
             assert leaks == {}, "before anything is erased"
 
-            keys = {customer: await key_of(bus, master, customer) for customer in (*GIVEN, "eve", NOBODY)}
+            keys = {
+                customer: await key_of(bus, master, customer) for customer in (*GIVEN, "eve", FRIEND, SOURCE, NOBODY)
+            }
             assert all(found.holds(key.wrapped) for key in keys.values())
             assert not any(found.holds(key.secret) for key in keys.values())
             await _check_originals(bus, bad, things.personal.values())
 
+            await _check_relayed(bus, things, erased=())
             for customer in (*GIVEN, "eve"):
                 erasure = await erase(bus, customer)
                 assert erasure.had_key and not erasure.published.duplicate
+            for erased in ((FRIEND,), (FRIEND, SOURCE)):
+                assert (await erase(bus, erased[-1])).had_key
+                await _check_relayed(bus, things, erased=erased)
+                on_disk = stored(tmp_path)
+                for key in (keys[customer] for customer in erased):
+                    assert not on_disk.holds(key.wrapped) and not on_disk.holds(key.secret)
             assert await bus.keys.erase(NOBODY)
             await until(lambda: _cleared(tmp_path))
             await _check_what_is_left(bus, things, in_rows)
@@ -341,6 +361,9 @@ async def _handled(bus: Bus, good: int, bad: int) -> None:
         count = [len(await story(bus, customer, CustomerGreeted)) for customer in GIVEN]
         return count == [2 + 2] * len(GIVEN)
 
+    async def relayed() -> bool:
+        return len(await story(bus, FRIEND, InvitationSent)) == 1
+
     async def buried() -> bool:
         return len(await dead(bus)) == bad + len(WAYS) + 1
 
@@ -348,7 +371,7 @@ async def _handled(bus: Bus, good: int, bad: int) -> None:
         state = await bus.transport.stream_state(ingress)
         return state is not None and state.messages == 0
 
-    for condition in (filed, answered, buried, gone):
+    for condition in (filed, answered, relayed, buried, gone):
         await until(condition)
 
 
@@ -403,11 +426,34 @@ async def _check_what_is_left(bus: Bus, things: Things, in_rows: set[str], *, vi
         last = (await story(bus, customer, CustomerGreeted))[-1]
         assert isinstance(last.event, CustomerGreeted)
         assert last.event.email is None and last.erased == (), "the handler saw a journey without it"
+    await _check_relayed(bus, things, erased=(FRIEND, SOURCE))
     for letter in await dead(bus):
         if letter.customer in {*GIVEN, "eve", None} and letter.writer == "ingress":
             assert await original(bus, letter) is None
         elif letter.customer == "eve":
             assert letter.reason == "[erased with the customer's personal data]" and letter.traceback == ""
+
+
+async def _check_relayed(bus: Bus, things: Things, *, erased: Collection[str]) -> None:
+    """What was put out for another customer is that one's, in the record that it waited in, too; what it came from is
+    the source's."""
+    [invited] = await story(bus, SOURCE, FriendInvited)
+    [sent] = await story(bus, FRIEND, InvitationSent)
+    assert isinstance(invited.event, FriendInvited) and isinstance(sent.event, InvitationSent)
+    own, friends = things.personal["the source's own"], things.personal["the friend's"]
+    gone = SOURCE in erased
+    assert (invited.event.email, invited.event.friends_email) == ((None, None) if gone else (own, friends))
+    assert invited.erased == (("email", "friends_email") if gone else ())
+    gone = FRIEND in erased
+    assert (sent.event.email, sent.erased) == ((None, ("email",)) if gone else (friends, ()))
+    at = bus.namespace.locate(SOURCE)
+    record = await bus.transport.last(at.stream, bus.namespace.record(at, "greeter", "relay"))
+    assert record is not None
+    sealed = json.loads(record.payload)["event"]["data"]["email"]
+    for customer in (SOURCE, FRIEND):
+        key = await bus.keys.load(customer)
+        opens = key is not None and sealed.startswith(f"{SEALED}{key.id}:")
+        assert opens is (customer == FRIEND and not gone), "the record is under the friend's key alone"
 
 
 async def _longer(bus: Bus, customer: str, count: int) -> bool:
