@@ -15,6 +15,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from sojourn.bus.client import connect
 from sojourn.bus.errors import (
     BusyError,
     ConfigurationError,
@@ -31,6 +32,7 @@ from sojourn.bus.ports import Append, Entry, Receipt, Stored, StreamSpec
 from sojourn.bus.timers import JetStreamTimers, VirtualTimers
 from tests.bus.arena import DEADLINE, Arena, Taking, ascending, eventually, gather
 from tests.bus.contract import TransportContract
+from tests.bus.credentials import Chain
 from tests.nats_server import NatsServer
 
 StartServer = Callable[..., NatsServer]
@@ -92,11 +94,27 @@ async def test_wrong_credentials_are_said_in_one_line(private_server: StartServe
     await transport.close()
 
 
+async def test_a_credentials_file_opens_a_server_that_knows_its_signer(
+    private_server: StartServer, tmp_path: Path
+) -> None:
+    chain = Chain()
+    server = private_server(chain.settings)
+    creds = chain.write_user(tmp_path / "me.creds")
+    async with connect(server.url, creds=str(creds)) as bus:
+        assert await bus.registry.agents() == []
+    stranger = Chain().write_user(tmp_path / "stranger.creds")
+    for refused in (None, str(stranger)):
+        with pytest.raises(PermissionDenied, match="refused the credentials"):
+            await connect_nats(server.url, timers=JetStreamTimers(), creds=refused)
+
+
 async def test_what_a_credentials_file_needs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sojourn.bus.nats.transport.find_spec", lambda name: None)
     file = tmp_path / "me.creds"
     file.touch()
-    with pytest.raises(ConfigurationError, match=r"me\.creds needs the package nkeys: pip install nkeys$"):
+    with pytest.raises(
+        ConfigurationError, match=r"me\.creds needs the package nkeys, .*: pip install 'nats-py\[nkeys\]'$"
+    ):
         await connect_nats("nats://127.0.0.1:1", timers=JetStreamTimers(), creds=str(file))
 
 

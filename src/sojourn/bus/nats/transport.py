@@ -82,7 +82,9 @@ async def connect_nats(
     if creds is not None and not os.path.isfile(creds):
         raise ConfigurationError(f"there is no credentials file {creds}; check --creds")
     if creds is not None and find_spec("nkeys") is None:
-        raise ConfigurationError(f"the credentials file {creds} needs the package nkeys: pip install nkeys")
+        raise ConfigurationError(
+            f"the credentials file {creds} needs the package nkeys, which is missing: pip install 'nats-py[nkeys]'"
+        )
     listed = servers.split(",") if isinstance(servers, str) else servers
     addresses = [address.strip() for address in listed if address.strip()]
     if not addresses:
