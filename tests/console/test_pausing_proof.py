@@ -52,8 +52,8 @@ class Right(Agent):
         return RightSeen(customer_id=event.customer_id, number=event.number)
 """
 CUSTOMERS = 40
-QUIET = 1.5
-"""Seconds of steady publishing in which a paused agent stores nothing."""
+GOES_ON = 50
+"""So many events another agent answers meanwhile, and the paused one none of them."""
 
 _numbers = itertools.count()
 
@@ -132,13 +132,12 @@ class Pair:
     async def until_more(self, agent: str, than: int = 0) -> None:
         async with asyncio.timeout(30):
             while await self.count(agent) <= than:  # noqa: ASYNC110 - the server sets no event
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.02)
 
     async def is_still(self, agent: str, other: str) -> None:
         """Nothing of the agent is stored while the other goes on."""
         before, goes_on = await self.count(agent), await self.count(other)
-        await asyncio.sleep(QUIET)
-        await self.until_more(other, goes_on)
+        await self.until_more(other, goes_on + GOES_ON)
         assert await self.count(agent) == before
 
     async def all_answered(self, agent: str) -> None:
@@ -146,7 +145,7 @@ class Pair:
         expected = {customer: list(range(1, count + 1)) for customer, count in self.published.items()}
         async with asyncio.timeout(40):
             while await self.count(agent) < sum(self.published.values()):  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.02)
         assert await self.stored(agent) == expected
 
 
@@ -215,7 +214,10 @@ async def test_with_all_agents_paused_nothing_is_stored(pair: Pair) -> None:
         await pair.until_more("left")
         assert (await pair.agents("pause", "--all")).status == 0
         before = await pair.count("left"), await pair.count("right")
-        await asyncio.sleep(QUIET)
+        published = sum(pair.published.values())
+        async with asyncio.timeout(30):
+            while sum(pair.published.values()) < published + GOES_ON:  # noqa: ASYNC110 - nothing is set by it
+                await asyncio.sleep(0.02)
         assert (await pair.count("left"), await pair.count("right")) == before
         crew.signal(signal.SIGTERM)
         assert crew.wait(15).status == 0
