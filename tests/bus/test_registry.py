@@ -220,17 +220,19 @@ async def test_of_two_that_settle_a_group_at_once_both_get_the_same(registry: Re
 async def test_an_entry_that_cannot_be_read_says_so(registry: Registry, value: bytes) -> None:
     for key in ("writer.win-back", "group.g", "namespace"):
         await registry.bucket.put(key, value)
-    for reading in (
-        registry.register(by()),
-        registry.agents(),
-        registry.group("g"),
-        registry.settle_group("g", present={}, start="now", actions=True),
-        registry.settle_namespace(NamespaceRecord(partitions=4, shards=2, purpose="bus")),
+    for key, reading in (
+        ("writer.win-back", registry.register(by())),
+        ("writer.win-back", registry.agents()),
+        ("writer.win-back", registry.modes()),
+        ("group.g", registry.group("g")),
+        ("group.g", registry.settle_group("g", present={}, start="now", actions=True)),
+        ("namespace", registry.settle_namespace(NamespaceRecord(partitions=4, shards=2, purpose="bus"))),
     ):
-        with pytest.raises(
-            ConfigurationError, match="the registry holds an entry that this version of Sojourn cannot read"
-        ):
+        with pytest.raises(ConfigurationError) as caught:
             await reading
+        said = str(caught.value)
+        assert said.startswith(f"the registry holds an entry, {key}, that this version of Sojourn cannot read: ")
+        assert said.endswith("; run the version of Sojourn that wrote it, or a newer one")
 
 
 async def test_what_was_deleted_can_be_made_again(registry: Registry) -> None:

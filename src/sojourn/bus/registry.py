@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sojourn.bus.envelope import problems
 from sojourn.bus.errors import ConcurrencyError, ConfigurationError, NotFoundError
-from sojourn.bus.ports import Bucket
+from sojourn.bus.ports import Bucket, Entry
 from sojourn.bus.processor import Processor
 
 R = TypeVar("R", bound=BaseModel)
@@ -91,7 +91,7 @@ class Registry:
         while True:
             entry = await self.bucket.get("namespace")
             if entry is not None and entry.value is not None:
-                return _parse(NamespaceRecord, entry.value)
+                return _parse(NamespaceRecord, entry)
             try:
                 await self.bucket.put("namespace", fresh.model_dump_json().encode(), expect=0)
             except ConcurrencyError:
@@ -108,7 +108,7 @@ class Registry:
         description = dict(processor.description)
         while True:
             entry = await self.bucket.get(key)
-            known = _parse(Registration, entry.value) if entry is not None and entry.value is not None else None
+            known = _parse(Registration, entry) if entry is not None and entry.value is not None else None
             fresh = Registration(
                 kind=processor.kind,
                 name=processor.writer,
@@ -149,15 +149,13 @@ class Registry:
     async def writers(self) -> list[Registration]:
         """Everything registered that writes, by name."""
         return [
-            _parse(Registration, entry.value)
-            for entry in await self.bucket.entries("writer.")
-            if entry.value is not None
+            _parse(Registration, entry) for entry in await self.bucket.entries("writer.") if entry.value is not None
         ]
 
     async def modes(self) -> dict[str, Mode]:
         """The mode of every writer, by name."""
         return {
-            entry.key.removeprefix("writer."): Mode(_parse(Registration, entry.value).mode, entry.revision)
+            entry.key.removeprefix("writer."): Mode(_parse(Registration, entry).mode, entry.revision)
             for entry in await self.bucket.entries("writer.")
             if entry.value is not None
         }
@@ -168,7 +166,7 @@ class Registry:
             entry = await self.bucket.get(f"writer.{name}")
             if entry is None or entry.value is None:
                 raise NotFoundError(f"nothing named {name!r} is registered: `sojourn agents ls` shows the names")
-            known = _parse(Registration, entry.value)
+            known = _parse(Registration, entry)
             if known.mode == mode:
                 return Mode(mode, entry.revision)
             fresh = known.model_copy(update={"mode": mode})
@@ -185,7 +183,7 @@ class Registry:
             entry = await self.bucket.get(f"writer.{name}")
             if entry is None or entry.value is None:
                 raise NotFoundError(f"nothing named {name!r} is registered")
-            known = _parse(Registration, entry.value)
+            known = _parse(Registration, entry)
             if types <= frozenset(known.relays):
                 return
             fresh = known.model_copy(update={"relays": sorted(types.union(known.relays))})
@@ -196,7 +194,7 @@ class Registry:
     async def group(self, name: str) -> GroupRecord | None:
         """Where a group began, or None for one that never ran."""
         entry = await self.bucket.get(f"group.{name}")
-        return _parse(GroupRecord, entry.value) if entry is not None and entry.value is not None else None
+        return _parse(GroupRecord, entry) if entry is not None and entry.value is not None else None
 
     async def settle_group(
         self, name: str, *, present: Mapping[str, int], start: Literal["now", "beginning"], actions: bool
@@ -209,7 +207,7 @@ class Registry:
                 since = dict(present) if start == "now" else dict.fromkeys(present, 0)
                 record, revision = GroupRecord(name=name, start=since, actions=actions), 0
             else:
-                record, revision = _parse(GroupRecord, entry.value), entry.revision
+                record, revision = _parse(GroupRecord, entry), entry.revision
                 if record.actions or not actions:
                     return record
                 record = record.model_copy(update={"actions": True})
@@ -254,10 +252,12 @@ def _check_owner(known: Registration, fresh: Registration) -> None:
         )
 
 
-def _parse(model: type[R], value: bytes) -> R:
+def _parse(model: type[R], entry: Entry) -> R:
+    assert entry.value is not None
     try:
-        return model.model_validate_json(value)
+        return model.model_validate_json(entry.value)
     except ValidationError as error:
         raise ConfigurationError(
-            f"the registry holds an entry that this version of Sojourn cannot read: {problems(error)}"
+            f"the registry holds an entry, {entry.key}, that this version of Sojourn cannot read: {problems(error)}; "
+            "run the version of Sojourn that wrote it, or a newer one"
         ) from error
