@@ -27,7 +27,7 @@ from sojourn.bus.ports import Append, Stored, Transport
 from sojourn.bus.processor import CancelTimer, Output, Retry, SetTimer, Turn
 from sojourn.bus.redrive import drop, redrive
 from sojourn.bus.timers import DueTimer, VirtualTimers
-from tests.bus.delivery.machine_line import Line, LoopClock, Server, Steady
+from tests.bus.delivery.machine_line import Line, LoopClock, Server
 from tests.bus.delivery.machine_model import Plan, check
 from tests.bus.delivery.processors import (
     NARROW,
@@ -37,6 +37,7 @@ from tests.bus.delivery.processors import (
     OfferPrinted,
     Resident,
     Scripted,
+    Turbo,
     WaitEnded,
     log_of,
     offer,
@@ -90,7 +91,7 @@ class Town:
         self._patches = pytest.MonkeyPatch()
         self._logs = structlog.get_config()
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-        self._runner = asyncio.Runner(loop_factory=Steady)
+        self._runner = asyncio.Runner(loop_factory=Turbo)
         loop = self._runner.get_loop()
         loop.set_exception_handler(lambda loop, context: self.broken.append(str(context)))
         self._shrink(loop)
@@ -189,6 +190,8 @@ class Town:
             open_bus(cast("Transport", line), NARROW, clock=cast("Clock", self.clock))
         )
         worker = Worker(bus, self._processors(), name=f"w{self._born}", ingress=False)
+        for group in worker.groups:
+            group.resident_limit = 1
         await worker.__aenter__()
         self.hands.append(Hand(worker.name, line, stack, worker, bus))
 

@@ -1,4 +1,4 @@
-"""A worker's own line to the twin, which freezes with its process and ends with it; and a loop without waiting."""
+"""A worker's own line to the twin, which freezes with its process and ends with it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,9 @@ from typing import Any
 from sojourn.bus.delivery.budget import Budget
 from sojourn.bus.errors import UnavailableError
 from sojourn.bus.memory import MemoryTransport
-from sojourn.bus.ports import Append, Delivery, Receipt
+from sojourn.bus.ports import Append, Delivery, Receipt, Stored
 from sojourn.bus.timers import VirtualTimers
-from tests.bus.delivery.processors import START, Faults, FaultyTransport, Turbo
-
-STEP = 1e-6
-"""Seconds that a turn of the loop takes, so that whoever waits turn by turn meets a deadline."""
-
-
-class Steady(Turbo):
-    """An event loop without waiting on which nothing depends on how fast the machine is: each run of the same program
-    is the same."""
-
-    def time(self) -> float:
-        return self.skipped
-
-    def _run_once(self) -> None:
-        self.skipped += STEP
-        super()._run_once()  # type: ignore[misc]  # a private method, which typeshed leaves out
+from tests.bus.delivery.processors import START, Faults, FaultyTransport
 
 
 class LoopClock:
@@ -135,6 +120,16 @@ class Line:
                 left,
             ),
         )
+
+    async def read(self, stream: str, filter: str, start: int = 1, limit: int = 0, size: int = 0) -> list[Stored]:
+        """As any replica answers: the last few messages of the stream may be missing (the fault ``behind``)."""
+        found: list[Stored] = await self._gated(partial(self._server.read, stream, filter, start, limit, size))
+        faults = self._server.faults
+        if found and not self._reliable and faults.strikes("behind"):
+            newest = await self._server.last(stream, ">")
+            shown = 0 if newest is None else newest.sequence - faults.random.randrange(1, 12)
+            return [message for message in found if message.sequence <= shown]
+        return found
 
     async def bucket(self, name: str, *, erasable: bool = False) -> Any:
         return _Shelf(self, await self._gated(partial(self._server.bucket, name, erasable=erasable)))

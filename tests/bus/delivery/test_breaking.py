@@ -23,12 +23,13 @@ from sojourn.bus.memory import MemoryTransport
 from sojourn.bus.ports import Append
 from sojourn.bus.processor import Output, Retry, Turn
 from sojourn.bus.timers import VirtualTimers
-from tests.bus.delivery.machine_line import LoopClock, Steady
+from tests.bus.delivery.machine_line import LoopClock
 from tests.bus.delivery.processors import (
     QUICK,
     CartAbandoned,
     Resident,
     Scripted,
+    Turbo,
     actions,
     check_effects,
     dead,
@@ -43,7 +44,7 @@ PEOPLE = 40
 
 def steady(patch: pytest.MonkeyPatch, main: Coroutine[Any, Any, None]) -> None:
     """Runs ``main`` without waiting, with all clocks on the loop's time."""
-    with asyncio.Runner(loop_factory=Steady) as runner:
+    with asyncio.Runner(loop_factory=Turbo) as runner:
         for module in (handling, session):
             patch.setattr(module, "monotonic", runner.get_loop().time)
         runner.run(main)

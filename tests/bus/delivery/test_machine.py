@@ -18,6 +18,7 @@ MOST = 4
 NETWORKS = {
     "lossy": {"lost": 0.2, "refused": 0.1, "slow": 1.0},
     "late": {"late": 0.2, "lost": 0.1, "slow": 1.0},
+    "stale": {"behind": 0.3, "slow": 1.0},
     "contested": {"conflict": 0.2, "unread": 0.1},
     "astray": {"gap": 0.1, "again": 0.1, "unacked": 0.2, "broken": 0.05, "stuck": 0.2},
 }
@@ -70,6 +71,19 @@ class Machine(RuleBasedStateMachine):
     def crowd(self, kinds: list[str], times: int, who: frozenset[str], then: float) -> None:
         async def all_of_them() -> None:
             for kind in kinds * times:
+                await self.town.publish("c0", Plan(kind, who))  # type: ignore[arg-type]  # drawn from KINDS
+
+        self._do(all_of_them(), then)
+
+    @rule(kinds=st.lists(kinds, max_size=4), who=who, later=st.integers(1, 6), then=then)
+    def flood(self, kinds: list[str], who: frozenset[str], later: int, then: float) -> None:
+        """A crowd that takes its time, so that its wake-up waits in front of what comes later."""
+
+        async def all_of_them() -> None:
+            for kind in ["slow"] * 7 + kinds:
+                await self.town.publish("c0", Plan(kind, who))  # type: ignore[arg-type]  # drawn from KINDS
+            await asyncio.sleep(1.1)
+            for kind in [*kinds, *["ok"] * later]:
                 await self.town.publish("c0", Plan(kind, who))  # type: ignore[arg-type]  # drawn from KINDS
 
         self._do(all_of_them(), then)
