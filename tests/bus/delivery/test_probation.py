@@ -16,7 +16,8 @@ from sojourn.bus.delivery.probation import ATTEMPTS, CRASHES, TOGETHER, Probatio
 from sojourn.bus.delivery.processes import is_alive
 from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.memory import MemoryTransport
-from sojourn.bus.processor import Output, Turn
+from sojourn.bus.processor import NOTHING, Output, Turn
+from sojourn.bus.subjects import Namespace
 from sojourn.bus.timers import VirtualTimers
 from tests.bus.delivery.processors import (
     CartAbandoned,
@@ -209,5 +210,44 @@ def test_a_process_that_was_only_frozen_is_no_death(monkeypatch: pytest.MonkeyPa
                 assert [claim["crashes"] for claim in claims] == [0, 0]
                 gate.set()
             await worker.__aexit__(None, None, None)
+
+    turbo(main())
+
+
+def test_what_was_handled_on_probation_is_not_tried_again_though_it_put_out_nothing() -> None:
+    """It comes again with whatever is open before it."""
+    gate = asyncio.Event()
+    runs: Counter[int] = Counter()
+
+    async def handle(resident: Resident, turn: Turn) -> Output:
+        event = turn.recorded.envelope.event
+        assert isinstance(event, CartAbandoned)
+        runs[event.n] += 1
+        if event.n == 0:
+            await gate.wait()
+        return NOTHING
+
+    async def main() -> None:
+        async with memory_bus(MemoryTransport(VirtualTimers()), Namespace("test", 1, 1)) as bus:
+            bucket = await bus.transport.bucket("TEST_leases")
+            async with Worker(bus, [Scripted(handle)]):
+                pass  # its group begins here
+            for n in range(10):
+                await bus.publish(CartAbandoned(customer_id=f"c{n}", n=n))
+            for death in range(1, 5):
+                worker = Worker(bus, [Scripted(handle)])
+                await worker.__aenter__()
+                # Once there are suspects, whoever was handled to the end is done with.
+                await until(lambda death=death: runs[0] == death)  # type: ignore[misc]  # a default binds it
+                await until(lambda: len(worker.groups[0].partitions[0]._open) == 1)  # noqa: B023 - awaited at once
+                assert worker._ownership is not None
+                await vanish(worker)
+                await bucket.delete(f"member.{worker._ownership.session.token}")
+                await worker.__aexit__(None, None, None)
+            assert [runs[n] for n in range(10)] == [4, *[3] * 9]
+            gate.set()
+            async with Worker(bus, [Scripted(handle)]) as worker:
+                await until(lambda: worker.groups[0].idle)
+            assert await dead(bus) == []
 
     turbo(main())

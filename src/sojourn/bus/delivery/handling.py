@@ -172,8 +172,9 @@ class Handling:
                     f"{envelope.hops} causes deep, more than {MAX_HOPS}: handlers trigger each other in a circle"
                 )
             output = await self._call(member, recorded)
-            if not output and fired is None:
+            if not output and fired is None and not lane.tried(recorded.sequence):
                 return None
+            # Done with, on probation, is done for good: it comes again as long as one before it is not.
             if queue.customer.lacks(output):
                 await self._equip(output)
             sealers = await self._introduce(member, output) if output.others else {}
