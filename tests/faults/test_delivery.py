@@ -66,6 +66,32 @@ def _heal(proxy: Proxy) -> None:
         proxy.reset()
 
 
+async def test_a_dead_peer_is_noticed_and_left_for_a_living_one(nats_server: NatsServer) -> None:
+    # First, and side by side, because most of it is waiting. The second writes more than sockets hold: what was written
+    # and will never leave must not hold up the end of the connection.
+    await asyncio.gather(_leave_the_dead(nats_server, 43, ""), _leave_the_dead(nats_server, 51, "x" * 200_000))
+
+
+async def _leave_the_dead(server: NatsServer, seed: int, note: str) -> None:
+    async with open_shop(server, seed) as shop:
+        await shop.publish(shop.make(50))
+        await shop.handled(shop.deserving)
+        begun = time.monotonic()
+        for proxy in shop.proxies:
+            # What is connected stays as if the peer were gone without a word; who connects anew finds it alive.
+            for link in proxy.links:
+                link.set(up=STALL, down=STALL)
+        states = (shop.worker_states, shop.publisher_states)
+        publishing = asyncio.create_task(shop.publish(shop.make(100, note=note)))
+        await until(lambda: all("disconnected" in told for told in states), NOTICED + LATE)
+        assert time.monotonic() - begun < NOTICED + LATE
+        await until(lambda: all("reconnected" in told for told in states), 5)
+        async with asyncio.timeout(20):
+            await publishing
+        await shop.handled(shop.deserving)
+        await shop.check()
+
+
 @pytest.mark.parametrize(
     "damage",
     [_cut, _reset, _turn_away, _stall, _stall_answers, _drop_answers, _drop_requests, _drip, _delay],
@@ -105,32 +131,6 @@ async def test_faults_in_quick_succession(nats_server: NatsServer) -> None:
         await publishing
         await shop.handled(shop.deserving)
         assert sum(proxy.counted.connections for proxy in shop.proxies) > 4
-        await shop.check()
-
-
-async def test_a_dead_peer_is_noticed_and_left_for_a_living_one(nats_server: NatsServer) -> None:
-    # Side by side, because most of it is waiting. The second writes more than sockets hold: what was written and will
-    # never leave must not hold up the end of the connection.
-    await asyncio.gather(_leave_the_dead(nats_server, 43, ""), _leave_the_dead(nats_server, 51, "x" * 200_000))
-
-
-async def _leave_the_dead(server: NatsServer, seed: int, note: str) -> None:
-    async with open_shop(server, seed) as shop:
-        await shop.publish(shop.make(50))
-        await shop.handled(shop.deserving)
-        begun = time.monotonic()
-        for proxy in shop.proxies:
-            # What is connected stays as if the peer were gone without a word; who connects anew finds it alive.
-            for link in proxy.links:
-                link.set(up=STALL, down=STALL)
-        states = (shop.worker_states, shop.publisher_states)
-        publishing = asyncio.create_task(shop.publish(shop.make(100, note=note)))
-        await until(lambda: all("disconnected" in told for told in states), NOTICED + LATE)
-        assert time.monotonic() - begun < NOTICED + LATE
-        await until(lambda: all("reconnected" in told for told in states), 5)
-        async with asyncio.timeout(20):
-            await publishing
-        await shop.handled(shop.deserving)
         await shop.check()
 
 
