@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from sojourn.bus.client import Bus
-from sojourn.bus.delivery import pages, waking
+from sojourn.bus.delivery import group as groups
+from sojourn.bus.delivery import handling, pages, waking
 from sojourn.bus.delivery.budget import Budget
 from sojourn.bus.delivery.partition import Partition
 from sojourn.bus.delivery.worker import Worker
@@ -308,6 +309,37 @@ def test_a_new_owner_reads_all_that_was_left_to_the_log_though_a_replica_lags() 
                 transport.shown = 0
                 await worker.caught_up()
                 assert await check_effects(bus) == 14
+
+    turbo(main())
+
+
+def test_a_busy_customer_whose_endpoint_is_down_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    down = True
+    # While the breaker is open, nothing counts as an attempt, and nothing is parked for having failed.
+    monkeypatch.setattr(groups, "MAX_ACK_PENDING", 20)
+    monkeypatch.setattr(handling, "BRIEF", 1e9)
+
+    def handle(resident: Resident, turn: Turn) -> Output:
+        if down and resident.key == KEY:
+            raise TransientError("the endpoint is down")
+        return offer(resident, turn)
+
+    async def main() -> None:
+        nonlocal down
+        retry = Retry(10_000, timedelta(milliseconds=10), timedelta(seconds=1))
+        async with memory_bus() as bus, Worker(bus, [Scripted(handle, retry=retry)]) as worker:
+            at = bus.namespace.locate(KEY)
+            other = next(k for k in (f"k{n}" for n in range(40)) if bus.namespace.locate(k).partition == at.partition)
+            await publish(bus, 0, 40)
+            await publish(bus, 0, 1, other)
+
+            async def served() -> bool:
+                return len(await actions(bus)) == 1
+
+            await until(served, 60)
+            down = False
+            await worker.caught_up()
+            assert await check_effects(bus) == 41
 
     turbo(main())
 

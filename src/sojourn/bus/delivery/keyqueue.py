@@ -354,7 +354,9 @@ class KeyQueue:
             self.partition.abandon(self)
             return
         if isinstance(error, TryLater):
-            asyncio.get_running_loop().call_later(error.seconds, self.again)
+            if crowd := self.catching is None and is_crowd(self):
+                self._work = None  # Parked, it waits as well, and without filling the partition.
+            asyncio.get_running_loop().call_later(0 if crowd else error.seconds, self.again)
             return
         cause = error.__cause__ if isinstance(error, LaneInterrupted) else error
         if self._stale and cause is None:
