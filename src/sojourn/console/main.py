@@ -5,24 +5,32 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from types import FrameType
 
 INTERRUPTED = 130
 
 
 def main() -> None:
     """Runs the command line of this process, and exits with its status."""
-    try:
-        sys.unraisablehook = _unraisable
-        from sojourn.console.cli import run
+    # Not a KeyboardInterrupt, which comes up anywhere: in a finaliser, where it is lost, or before a coroutine runs. Who
+    # has something to wind up takes the signal over (`running.handling`).
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background of a shell
+        signal.signal(signal.SIGINT, _leave)
+    sys.unraisablehook = _unraisable
+    from sojourn.console.cli import run
 
-        status = run(sys.argv[1:])
-    except KeyboardInterrupt:
-        status = INTERRUPTED
+    status = run(sys.argv[1:])
     # All is said and done: an interrupt that comes now would only draw a traceback out of the interpreter's shutdown.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
         _flush(stream)
     sys.exit(status)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    if os.isatty(2):
+        os.write(2, b"\n")  # after a question, perhaps
+    os._exit(INTERRUPTED)
 
 
 def _flush(stream: object) -> None:
@@ -37,6 +45,6 @@ def _flush(stream: object) -> None:
 
 
 def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
-    """Interrupts and closed pipes also reach finalisers, where they mean nothing; the rest is reported as always."""
-    if unraisable.exc_type is not None and not issubclass(unraisable.exc_type, (KeyboardInterrupt, BrokenPipeError)):
+    """Closed pipes also reach finalisers, where they mean nothing; the rest is reported as always."""
+    if unraisable.exc_type is not None and not issubclass(unraisable.exc_type, BrokenPipeError):
         sys.__unraisablehook__(unraisable)
