@@ -12,8 +12,8 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Runs the command line of this process, and exits with its status."""
-    # Not a KeyboardInterrupt, which comes up anywhere: in a finaliser, where it is lost, or before a coroutine runs. Who
-    # has something to wind up takes the signal over (`running.handling`).
+    # Not a KeyboardInterrupt, which comes up anywhere: in a finaliser, where it is lost, or before a coroutine runs.
+    # Whoever has something to wind up takes the signal over (`running.handling`).
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in the background of a shell
         signal.signal(signal.SIGINT, _leave)
     sys.unraisablehook = _unraisable
