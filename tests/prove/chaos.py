@@ -25,7 +25,7 @@ from tests.prove.handover import Fault, handovers, waiting
 from tests.prove.rawlog import Verdict, count_actions, judge, read_log
 from tests.prove.workers import WorkerProcess
 
-DEADLINE = 870.0
+DEADLINE = 2_400.0
 NAMESPACE = "sojourn"
 GROUP = "escort"
 APART = 2.0
@@ -37,7 +37,8 @@ AT_WORK = 15
 @dataclass(frozen=True)
 class Plan:
     """How big the proof is. ``rate``: events published a second at most. Workers are frozen for ``freeze`` to
-    ``freeze`` + 2 seconds, which is longer than the lease."""
+    ``freeze`` + 2 seconds, which is longer than the lease. ``pause``: seconds after each fault in which no other comes.
+    """
 
     workers: int
     events: int
@@ -48,6 +49,7 @@ class Plan:
     seed: int
     rate: float
     freeze: float = 6.0
+    pause: float = 0.0
 
 
 @dataclass
@@ -142,6 +144,7 @@ class _Chaos:
                     await self._into_work()
                     await asyncio.sleep(self.chance.uniform(0, 0.05))
                     await self._strike(kind)
+                    await asyncio.sleep(plan.pause)
                 if self._frozen is not None:
                     await self._frozen
                 self._allow(plan.events)

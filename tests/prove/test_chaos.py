@@ -29,8 +29,20 @@ async def test_small(own_server: NatsServer, tmp_path: Path) -> None:
 async def test_full(own_server: NatsServer, tmp_path: Path) -> None:
     plan = Plan(workers=4, events=100_000, customers=5_000, kills=50, stops=10, server_kills=5, seed=2027, rate=2_000)
     outcome = await run(plan, own_server, tmp_path)
-    _record(plan, outcome)
+    _record("chaos", plan, outcome)
     _check(plan, outcome)
+
+
+@pytest.mark.prove
+async def test_one_fault_at_a_time(own_server: NatsServer, tmp_path: Path) -> None:
+    """How long customers wait for a new owner where nothing else is wrong."""
+    plan = Plan(
+        workers=4, events=40_000, customers=5_000, kills=8, stops=4, server_kills=4, seed=5, rate=1_000, pause=10.0
+    )
+    outcome = await run(plan, own_server, tmp_path)
+    _record("handover", plan, outcome)
+    _check(plan, outcome)
+    assert outcome.undisturbed.keys() == {"killed", "stopped", "server killed"}
 
 
 def _check(plan: Plan, outcome: Outcome) -> None:
@@ -51,9 +63,9 @@ def _check(plan: Plan, outcome: Outcome) -> None:
     assert outcome.handovers.keys() == {"killed", "stopped", "server killed"}
 
 
-def _record(plan: Plan, outcome: Outcome) -> None:
+def _record(name: str, plan: Plan, outcome: Outcome) -> None:
     keep(
-        "chaos",
+        name,
         {
             "plan": vars(plan),
             "server": SERVER,
