@@ -138,11 +138,11 @@ async def crash(
 ) -> None:
     """Has one worker after the other die at its crash point, and then one that goes on; and judges the log.
 
-    ``customers``: few of them have more events waiting than memory is meant for, so that they are parked.
+    ``customers``: with few of them, each has more events waiting than memory is meant for, and is parked for that.
     ``joined``: another worker joins once the armed one runs, which then hands partitions over to it.
     """
     async with stage(server, folder, namespace, module) as there:
-        await there.publish(160, customers=customers)
+        await there.publish(max(160, 80 * min(customers, 4)), customers=customers)
         for point in armed:
             victim = there.start(point)
             if joined:
