@@ -26,7 +26,7 @@ async def test_small(own_server: NatsServer) -> None:
 
 @pytest.mark.prove
 async def test_full(own_server: NatsServer) -> None:
-    plan = Plan(letters=100_000, customers=100, kills=5)
+    plan = Plan(letters=100_000, customers=5_000, kills=5)
     outcome = await run(plan, own_server)
     keep("redrive", {"plan": vars(plan), "server": SERVER, **vars(outcome)})
     _check(plan, outcome)
