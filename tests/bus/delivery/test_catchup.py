@@ -7,7 +7,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -15,9 +16,13 @@ from sojourn.bus.client import Bus
 from sojourn.bus.delivery import group as groups
 from sojourn.bus.delivery import handling, pages, waking
 from sojourn.bus.delivery.budget import Budget
+from sojourn.bus.delivery.catchup import CatchUp
+from sojourn.bus.delivery.customer import Customer
+from sojourn.bus.delivery.member import Member
 from sojourn.bus.delivery.partition import Partition
 from sojourn.bus.delivery.worker import Worker
 from sojourn.bus.errors import TransientError, UnavailableError
+from sojourn.bus.lane import Lane
 from sojourn.bus.memory import MemoryTransport
 from sojourn.bus.ports import Append, Delivery, Stored
 from sojourn.bus.processor import Output, Retry, Turn
@@ -353,3 +358,15 @@ def test_many_messages_without_a_usable_key_are_dead_letters_each() -> None:
             assert len(await dead(bus)) == 20
 
     turbo(main())
+
+
+async def test_whoever_was_parked_no_longer_all_the_while_is_begun_anew() -> None:
+    """A replica that is behind shows a customer as parked who has caught up, and the next one asked does not."""
+
+    class Behind:
+        async def reopen(self, member: Member, upto: int) -> Member:
+            return cast(Member, SimpleNamespace(lane=Lane(tail=9, closed=8)))
+
+    member = cast(Member, SimpleNamespace(lane=Lane(tail=7, closed=3, parked=4, eager=True)))
+    with pytest.raises(UnavailableError, match="parked no longer"):
+        await CatchUp.begin(cast(pages.Pages, None), cast(Customer, Behind()), member)

@@ -7,6 +7,7 @@ from collections import deque
 from sojourn.bus.delivery.customer import Customer
 from sojourn.bus.delivery.member import Member
 from sojourn.bus.delivery.pages import Pages
+from sojourn.bus.errors import UnavailableError
 from sojourn.bus.lane import WAKE_UP
 from sojourn.bus.ports import Delivery, Stored
 from sojourn.bus.verdicts import verdict_of
@@ -30,9 +31,14 @@ class CatchUp:
 
     @classmethod
     async def begin(cls, pages: Pages, customer: Customer, member: Member) -> CatchUp:
-        """Opens the processor's state anew, as of the first event to be handled."""
+        """Opens the processor's state anew, as of the first event to be handled. Raises `UnavailableError` where the
+        log shows by now that the customer is not parked any more: what was read before came from a replica that was
+        behind."""
         since = member.lane.since
-        return cls(pages, customer, await customer.reopen(member, since), since - 1)
+        fresh = await customer.reopen(member, since)
+        if fresh.lane.parked is None:
+            raise UnavailableError("the log did not show yet that the customer is parked no longer")
+        return cls(pages, customer, fresh, since - 1)
 
     async def fill(self, delivered: int, skipped: int) -> bool:
         """Reads on until the backlog has something; False where the log has no more. Raises `UnavailableError` where it
