@@ -365,8 +365,8 @@ async def test_whoever_was_parked_no_longer_all_the_while_is_begun_anew() -> Non
 
     class Behind:
         async def reopen(self, member: Member, upto: int) -> Member:
-            return cast(Member, SimpleNamespace(lane=Lane(tail=9, closed=8)))
+            return cast("Member", SimpleNamespace(lane=Lane(tail=9, closed=8)))
 
-    member = cast(Member, SimpleNamespace(lane=Lane(tail=7, closed=3, parked=4, eager=True)))
+    member = cast("Member", SimpleNamespace(lane=Lane(tail=7, closed=3, parked=4, eager=True)))
     with pytest.raises(UnavailableError, match="parked no longer"):
-        await CatchUp.begin(cast(pages.Pages, None), cast(Customer, Behind()), member)
+        await CatchUp.begin(cast("pages.Pages", None), cast("Customer", Behind()), member)
