@@ -15,6 +15,7 @@ import pytest
 
 from sojourn.bus.client import Bus
 from sojourn.bus.delivery.worker import Worker
+from sojourn.bus.ingress import Ingress
 from sojourn.bus.nats import NatsTransport
 from sojourn.bus.personal.master import MasterKeys
 from sojourn.bus.subjects import Namespace
@@ -35,6 +36,18 @@ async def send(server: NatsServer, at: Namespace, start: int, values: list[str])
         await stream.publish(f"{at.name}.in.FormFilled", document(start + len(values), values[-1]), timeout=30)
     finally:
         await client.close()
+
+
+def tidy_once_filed(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Has nothing removed before so many documents are filed everywhere, however slow that is."""
+    tidy = Ingress._tidy
+
+    async def later(self: Ingress) -> None:
+        while min((cursor.position for cursor in self._cursors), default=0) < count:  # noqa: ASYNC110 - a cursor has no event
+            await asyncio.sleep(0.01)
+        await tidy(self)
+
+    monkeypatch.setattr(Ingress, "_tidy", later)
 
 
 def document(number: int, value: str) -> bytes:
@@ -85,6 +98,7 @@ async def test_filed_documents_leave_one_by_one_where_few_come_and_at_once_where
 
     monkeypatch.setattr(NatsTransport, "delete_messages", deleting)
     monkeypatch.setattr(NatsTransport, "purge", purging)
+    tidy_once_filed(monkeypatch, count)
     async with opened(server, at, MASTER) as bus:
         await bus.schemas.admit(FormFilled)
         await send(server, at, 0, values)
@@ -118,6 +132,7 @@ async def test_what_comes_during_a_purge_is_filed_and_leaves_as_well(
             kept.extend(left(tmp_path, at, first[::50]) or ["none"])
 
     monkeypatch.setattr(NatsTransport, "purge", slow)
+    tidy_once_filed(monkeypatch, len(first))
     async with opened(server, at, MASTER) as bus:
         await bus.schemas.admit(FormFilled)
         await send(server, at, 0, first)
