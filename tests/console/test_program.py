@@ -92,8 +92,18 @@ def test_a_handler_that_does_not_end_is_left_behind_in_time_and_a_second_signal_
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0])
 def test_an_interrupt_at_any_moment_is_quiet(start: Start, folder: Path, delay: float) -> None:
     assert start("agents", "register", "shop").wait().status == 0
-    # The interpreter's own first milliseconds are not ours, nor those of finding us.
-    program = "from sojourn.console.main import main\nprint(flush=True)\nmain()"
+    # The interpreter's own first milliseconds are not ours, nor those until we take the signal over.
+    program = """
+import signal
+from sojourn.console.main import main
+take = signal.signal
+def told(*arguments):
+    signal.signal = take
+    take(*arguments)
+    print(flush=True)
+signal.signal = told
+main()
+"""
     with subprocess.Popen(
         [sys.executable, "-c", program, "watch"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as watching:
