@@ -6,5 +6,7 @@ import re
 
 
 def told(value: object) -> str:
-    """Its text without addresses in memory."""
+    """Its text without addresses in memory, and a set's members in an order that depends on none."""
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(map(told, value)))}}}"
     return re.sub(r" at 0x[0-9a-f]+", "", str(value))
